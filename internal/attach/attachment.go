@@ -1,0 +1,36 @@
+package attach
+
+import "time"
+
+// Attachment is one VolumeAttachment: Kubernetes' wish that a volume be
+// attached to a node, and whether external-attacher says that it is.
+type Attachment struct {
+	UID    string // identity; a name may come back with another UID
+	Name   string // for messages only
+	Volume string // canonical CSI volume handle
+	Node   string // Kubernetes name of the node, which is also its CSI node id
+
+	Attached bool      // status.attached
+	Deleting bool      // a deletion timestamp is set: detach is asked for
+	Created  time.Time // creation timestamp, whole seconds of the API server's clock
+}
+
+// Mode says on how many nodes a volume may be at once.
+type Mode int
+
+const (
+	// SingleNode volumes are on one node at a time. It is the zero value: what
+	// forgets to say otherwise gets the strict rule.
+	SingleNode Mode = iota
+	// MultiNode volumes (raw block, ReadWriteMany) may be on two nodes at a
+	// time, so that a virtual machine can migrate.
+	MultiNode
+)
+
+// limit is the number of nodes that may have the volume at once.
+func (m Mode) limit() int {
+	if m == MultiNode {
+		return 2
+	}
+	return 1
+}

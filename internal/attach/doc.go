@@ -1,0 +1,2 @@
+// Package attach decides which node may have which volume.
+package attach
