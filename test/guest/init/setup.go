@@ -1,0 +1,133 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rds-csi/rds-csi/test/guest/wire"
+)
+
+const searchPath = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+type mount struct {
+	kind, target, data string
+	flags              uintptr
+}
+
+// mountSystem makes the file systems that every program expects. configfs comes after its module, see prepare.
+func mountSystem() error {
+	for _, m := range []mount{
+		{kind: "devtmpfs", target: "/dev", data: "mode=0755"},
+		{kind: "proc", target: "/proc"},
+		{kind: "sysfs", target: "/sys"},
+		{kind: "devpts", target: "/dev/pts", data: "mode=0620,ptmxmode=0666"},
+		{kind: "tmpfs", target: "/dev/shm", data: "mode=1777"},
+		{kind: "tmpfs", target: "/tmp", data: "mode=1777"},
+		{kind: "tmpfs", target: "/run", data: "mode=0755"},
+	} {
+		if err := m.do(); err != nil {
+			return err
+		}
+	}
+	// Kubernetes' nodes have a shared root (systemd makes it so); bind mounts behave differently without it.
+	if err := unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("share /: %w", err)
+	}
+	for link, target := range map[string]string{
+		"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0",
+		"/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2",
+	} {
+		if err := os.Symlink(target, link); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	for _, dir := range []string{"/root", wire.OutDir, "/mnt"} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m mount) do() error {
+	if err := os.MkdirAll(m.target, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(m.kind, m.target, m.kind, m.flags, m.data); err != nil {
+		return fmt.Errorf("mount %s on %s: %w", m.kind, m.target, err)
+	}
+	return nil
+}
+
+// prepare does what needs the job: modules, configfs, name, loopback.
+func prepare(job wire.Job) error {
+	for _, module := range job.Modules {
+		if err := load(module); err != nil {
+			return err
+		}
+	}
+	if err := (mount{kind: "configfs", target: "/sys/kernel/config"}).do(); err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte(job.Hostname)); err != nil {
+		return fmt.Errorf("hostname %s: %w", job.Hostname, err)
+	}
+	return loopbackUp()
+}
+
+func load(module wire.Module) error {
+	f, err := os.Open(module.Path)
+	if err != nil {
+		return fmt.Errorf("module: %w", err)
+	}
+	defer f.Close()
+	err = unix.FinitModule(int(f.Fd()), module.Parameters, 0)
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("load module %s: %w", module.Path, err)
+	}
+	return nil
+}
+
+// loopbackUp raises lo; the kernel then gives it 127.0.0.1/8 by itself.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("loopback: %w", err)
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("loopback: %w", err)
+	}
+	request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request); err != nil {
+		return fmt.Errorf("loopback up: %w", err)
+	}
+	return nil
+}
+
+func environment(extra []string) []string {
+	return append([]string{
+		"PATH=" + searchPath, "HOME=/root", "TMPDIR=/tmp", "LANG=C.UTF-8", "TERM=dumb",
+	}, extra...)
+}
+
+func lookPath(name string) (string, error) {
+	if strings.Contains(name, "/") {
+		return name, nil
+	}
+	for _, dir := range filepath.SplitList(searchPath) {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("no %s in the guest: give it with --file or --tool", name)
+}

@@ -1,0 +1,99 @@
+// Package machine runs one guest under QEMU: kernel and initramfs in, the command's output, exit status and files out.
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rds-csi/rds-csi/test/guest/wire"
+)
+
+// What can be wrong with a guest, as opposed to with the command in it.
+var (
+	ErrNotBooted = errors.New("the guest did not boot")
+	ErrDied      = errors.New("the guest died before its command ended")
+	ErrTooLong   = errors.New("the guest ran into its deadline")
+	errNoKVM     = errors.New("KVM does not work here")
+)
+
+// Config describes one run.
+type Config struct {
+	Kernel    string // bzImage
+	Initramfs string
+	Nonce     string
+	MemoryMB  int
+	CPUs      int
+	Timeout   time.Duration // of the whole run
+	Logs      string        // folder for the kernel's and QEMU's log
+	Out       string        // folder that gets the guest's /out; empty: not wanted
+	Output    io.Writer     // what the command prints
+	Notes     io.Writer     // one line per thing worth knowing, such as which accelerator is used
+	Verdicts  string        // folder where it is remembered that KVM does not work
+}
+
+// Result is how the command ended.
+type Result struct {
+	Status      int // exit status, 128 plus the signal if it was killed
+	Accelerator string
+	Boot, Total time.Duration
+}
+
+// ConsoleLog is the name of the kernel's log in Config.Logs.
+const ConsoleLog = "console.log"
+
+// Run boots the guest and waits for the command's end. A non-zero status of the command is no error.
+func Run(ctx context.Context, config Config) (Result, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, config.Timeout, fmt.Errorf("%w of %s", ErrTooLong, config.Timeout))
+	defer cancel()
+	if kvmLooksUsable(config.Verdicts) {
+		result, err := newRun(config, kvm).do(ctx)
+		if !errors.Is(err, errNoKVM) {
+			return result, explain(config, err)
+		}
+		rememberNoKVM(config.Verdicts)
+		fmt.Fprintf(config.Notes, "guest: %v; going on without it (slower)\n", err)
+	}
+	result, err := newRun(config, tcg).do(ctx)
+	return result, explain(config, err)
+}
+
+// explain adds what a person needs to find the cause: the end of the kernel's log and where the whole of it is.
+func explain(config Config, err error) error {
+	if err == nil {
+		return nil
+	}
+	log := filepath.Join(config.Logs, ConsoleLog)
+	return fmt.Errorf("%w\nlast lines of %s:\n%s", err, log, tail(log, 25))
+}
+
+func tail(path string, lines int) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimSpace(strings.ReplaceAll(string(text), "\r", "")), "\n")
+	return "    " + strings.Join(all[max(0, len(all)-lines):], "\n    ")
+}
+
+// verdict turns the last event seen, and how the machine ended, into the run's result.
+func verdict(last wire.Event, booted bool, cause error) error {
+	switch {
+	case last.Kind == wire.End:
+		return nil
+	case last.Kind == wire.Fault && !booted:
+		return fmt.Errorf("%w: %s", ErrNotBooted, last.Text)
+	case last.Kind == wire.Fault:
+		return fmt.Errorf("%w: %s", ErrDied, last.Text)
+	case cause != nil:
+		return cause
+	case !booted:
+		return ErrNotBooted
+	}
+	return ErrDied
+}
