@@ -1,0 +1,81 @@
+package appliance
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// tag is what an item's comment says about it. The comment is what remains after everything else is lost, so it holds
+// what cannot be derived: whose volume this is, and what Kubernetes calls it.
+//
+//	rds-csi/1 cluster=<id> name=<csi name> claim=<namespace>/<name>
+//
+// Values are percent-encoded, so that a space or a quote in one can neither end it nor reach the console. Readers skip
+// keys that they do not know: later versions add some.
+type tag struct{ cluster, name, claim string }
+
+const (
+	tagVersion = "rds-csi/1"
+	// maxComment bounds what a claim may add: nothing is known about the longest comment or command line [U], and the
+	// claim is only for people.
+	maxComment = 480
+)
+
+// owned is the text that every comment of this cluster's volumes begins with; the scripts compare it on the device.
+func owned(cluster string) string {
+	return tagVersion + " cluster=" + encode(cluster) + " "
+}
+
+// String is the comment.
+func (t tag) String() string {
+	s := owned(t.cluster) + "name=" + encode(t.name)
+	if claim := " claim=" + encode(t.claim); t.claim != "" && len(s)+len(claim) <= maxComment {
+		s += claim
+	}
+	return s
+}
+
+// ownedBy says whether a comment is that of a volume of this cluster: the same comparison as on the device.
+func ownedBy(comment, cluster string) bool {
+	return strings.HasPrefix(comment, owned(cluster))
+}
+
+// parseTag reads a comment of whatever cluster; what is not one of ours reads as nothing.
+func parseTag(comment string) tag {
+	rest, found := strings.CutPrefix(comment, tagVersion+" ")
+	if !found {
+		return tag{}
+	}
+	values := map[string]string{}
+	for word := range strings.SplitSeq(rest, " ") {
+		key, value, _ := strings.Cut(word, "=")
+		if _, known := values[key]; !known {
+			values[key] = decode(value)
+		}
+	}
+	return tag{cluster: values["cluster"], name: values["name"], claim: values["claim"]}
+}
+
+// plain are the bytes that stand for themselves.
+const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/"
+
+func encode(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		if strings.IndexByte(plain, s[i]) >= 0 {
+			b.WriteByte(s[i])
+		} else {
+			fmt.Fprintf(&b, "%%%02X", s[i])
+		}
+	}
+	return b.String()
+}
+
+// decode leaves alone what encode cannot have written: somebody has edited the comment, and reading must go on.
+func decode(s string) string {
+	if text, err := url.PathUnescape(s); err == nil {
+		return text
+	}
+	return s
+}

@@ -1,0 +1,113 @@
+package appliance
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"unicode/utf8"
+)
+
+// plan is a create request with every choice made.
+type plan struct {
+	request       CreateRequest
+	slot, comment string
+	path          Path
+	size          int64
+	port          int
+}
+
+// maxCSIName is the longest name that the CSI specification allows, in bytes.
+const maxCSIName = 128
+
+func (r *RDS) plan(req CreateRequest) (plan, error) {
+	switch {
+	case req.Name == "" || len(req.Name) > maxCSIName || !utf8.ValidString(req.Name):
+		return plan{}, r.errorf(req.Name, ErrInvalid, "a name must be 1 to %d bytes of UTF-8", maxCSIName)
+	case req.NVMePort < 0 || req.NVMePort > 65535:
+		return plan{}, r.errorf(req.Name, ErrInvalid, "nvme port %d is outside 1 to 65535", req.NVMePort)
+	}
+	size, err := SizeFor(req.RequiredBytes, req.LimitBytes)
+	if err != nil {
+		return plan{}, r.subject(req.Name, err)
+	}
+	slot := SlotFor(r.settings.ClusterID, req.Name)
+	path, err := r.pool(req.Pool).Join(slot + ".img")
+	if err != nil {
+		return plan{}, r.subject(req.Name, err)
+	}
+	comment := tag{cluster: r.settings.ClusterID, name: req.Name, claim: req.Claim}
+	return plan{
+		request: req, slot: slot, comment: comment.String(), path: path, size: size,
+		port: cmp.Or(req.NVMePort, r.settings.NVMePort),
+	}, nil
+}
+
+// pool is the asked directory, or the configured one.
+func (r *RDS) pool(asked Path) Path {
+	if asked.IsZero() {
+		return r.settings.Pool
+	}
+	return asked
+}
+
+// Create makes the volume, or finds the one that an earlier call of the same name made. One command; a second one reads
+// again when the reply was lost or another create of the same volume was faster.
+func (r *RDS) Create(ctx context.Context, req CreateRequest) (Volume, error) {
+	p, err := r.plan(req)
+	if err != nil {
+		return Volume{}, err
+	}
+	v, err := r.add(ctx, p)
+	if err != nil {
+		return Volume{}, err
+	}
+	if err := r.fits(v, p); err != nil {
+		return Volume{}, err
+	}
+	v, err = r.settle(ctx, v)
+	v.Address = cmp.Or(req.NVMeAddress, v.Address)
+	return v, err
+}
+
+// add runs the script, and looks again where its error does not say what is there now.
+func (r *RDS) add(ctx context.Context, p plan) (Volume, error) {
+	reply, err := r.run(ctx, p.slot, createScript(p))
+	switch {
+	case err == nil:
+		v, err := r.one(reply, 0, p.slot)
+		if errors.Is(err, ErrNotFound) {
+			return Volume{}, r.errorf(p.slot, ErrAnswer, "the rds took the command, yet the item is not there")
+		}
+		return v, err
+	case errors.Is(err, ErrOutcomeUnknown), errors.Is(err, ErrExists):
+		return r.reread(ctx, p.slot, err)
+	default:
+		return Volume{}, err
+	}
+}
+
+// reread settles what a lost or contradictory reply left open. If the item is not there, the cause is the answer: the
+// caller repeats the whole, which is safe.
+func (r *RDS) reread(ctx context.Context, slot string, cause error) (Volume, error) {
+	v, err := r.Get(ctx, slot)
+	if err != nil {
+		return Volume{}, cause
+	}
+	return v, nil
+}
+
+// fits says whether the volume is one that the request may have: the size read back decides, not the one sent (B12).
+func (r *RDS) fits(v Volume, p plan) error {
+	req := p.request
+	switch {
+	case v.Owner != OwnerOurs:
+		return r.errorf(p.slot, ErrForeign, "the item in this slot has another owner; remove it or rename the claim's volume")
+	case v.SizeBytes < req.RequiredBytes || (req.LimitBytes > 0 && v.SizeBytes > req.LimitBytes):
+		return r.errorf(p.slot, ErrIncompatible, "it has %d bytes, asked for are at least %d and at most %d (0: any)", v.SizeBytes, req.RequiredBytes, req.LimitBytes)
+	case !req.Pool.IsZero() && v.Path != p.path:
+		return r.errorf(p.slot, ErrIncompatible, "it lies at %s, asked for is %s", v.Path, p.path)
+	case req.NVMePort != 0 && v.Port != req.NVMePort:
+		return r.errorf(p.slot, ErrIncompatible, "it is exported on port %d, asked for is %d", v.Port, req.NVMePort)
+	}
+	return nil
+}

@@ -1,0 +1,38 @@
+package appliance
+
+import "context"
+
+// Delete removes the volume's disk item, then its file, and proves both gone; absent is success. One command. Whether a node
+// still uses the volume is the caller's knowledge: the RDS cannot say who is connected [T].
+func (r *RDS) Delete(ctx context.Context, slot string) error {
+	if !ValidSlot(slot) {
+		return r.errorf(slot, ErrInvalid, "this is not a slot")
+	}
+	file, err := r.orphan(slot)
+	if err != nil {
+		return r.subject(slot, err)
+	}
+	reply, err := r.run(ctx, slot, deleteScript(r.settings.ClusterID, slot, file))
+	if err != nil {
+		return err
+	}
+	for line, left := range []string{"its disk item", "its image file"} {
+		rows, err := records(reply, line)
+		switch {
+		case err != nil:
+			return r.subject(slot, err)
+		case len(rows) > 0:
+			return r.errorf(slot, ErrLeftover, "the rds took the command, yet %s is still there; repeat, or remove it by hand", left)
+		}
+	}
+	return nil
+}
+
+// orphan is the file to remove when the item is gone already, as after a reboot between the two removals. Its name alone
+// speaks for it, so it must be one that only a driver gives; for any other slot there is no such file.
+func (r *RDS) orphan(slot string) (Path, error) {
+	if !derivedSlot(slot) && !adoptableSlot(slot) {
+		return Path{}, nil
+	}
+	return r.settings.Pool.Join(slot + ".img")
+}

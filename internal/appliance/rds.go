@@ -1,0 +1,128 @@
+package appliance
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	"github.com/rds-csi/rds-csi/internal/routeros"
+)
+
+// Settings are what is configured for one RDS.
+type Settings struct {
+	Name        string // in handles, errors and logs
+	ClusterID   string // whose volumes are ours
+	Pool        Path   // directory for images, unless the request names one
+	NVMeAddress string
+	NVMePort    int
+}
+
+// Runner runs scripts on the RDS.
+type Runner interface {
+	// Run sends one script and returns what it printed; errors wrap the sentinels of routeros.
+	Run(context.Context, routeros.Script) (routeros.Reply, error)
+}
+
+// RDS is one appliance. It holds no state but its settings; it may be used by many goroutines. Locks per volume are the
+// caller's: without them concurrent calls for one volume are safe, but may fail and have to be repeated.
+type RDS struct {
+	settings  Settings
+	runner    Runner
+	isDefault bool // set once by NewFleet, before use: adopted volumes print bare handles on the default RDS only
+}
+
+// NewRDS checks the settings; it does no I/O.
+func NewRDS(settings Settings, runner Runner) (*RDS, error) {
+	switch {
+	case !validRDSName(settings.Name):
+		return nil, fmt.Errorf("rds %q: %w: the name must be letters, digits, dots, underscores and hyphens", settings.Name, ErrInvalid)
+	case settings.ClusterID == "" || len(settings.ClusterID) > maxName:
+		return nil, fmt.Errorf("rds %s: %w: the cluster id must have 1 to %d bytes: it tells our volumes from others'", settings.Name, ErrInvalid, maxName)
+	case settings.Pool.IsZero():
+		return nil, fmt.Errorf("rds %s: %w: no pool path", settings.Name, ErrInvalid)
+	case settings.NVMeAddress == "" || settings.NVMePort < 1 || settings.NVMePort > 65535:
+		return nil, fmt.Errorf("rds %s: %w: no nvme address or port", settings.Name, ErrInvalid)
+	}
+	return &RDS{settings: settings, runner: runner}, nil
+}
+
+// Name is the RDS's name in the configuration.
+func (r *RDS) Name() string { return r.settings.Name }
+
+// volume reads one row. Owner is decided by the comment alone, as on the device.
+func (r *RDS) volume(rec record) (Volume, error) {
+	slot := rec.text("slot")
+	size, known := rec.size()
+	if !known {
+		return Volume{}, r.errorf(slot, ErrAnswer, "the rds does not say how large it is")
+	}
+	port, _ := rec.number("nvme-tcp-server-port")
+	comment := parseTag(rec.text("comment"))
+	owner := r.owner(slot, rec.text("comment"))
+	return Volume{
+		ID:        ID{RDS: r.settings.Name, Slot: slot, bare: owner == OwnerNone && r.isDefault},
+		Name:      comment.name,
+		Claim:     comment.claim,
+		SizeBytes: size,
+		NQN:       rec.text("nvme-tcp-server-nqn"),
+		Address:   r.settings.NVMeAddress,
+		Port:      cmp.Or(int(port), r.settings.NVMePort),
+		Path:      rec.path("file-path"),
+		Exported:  rec.truth("nvme-tcp-export", false),
+		// Absent reads as yes, the default of RouterOS [V]: only a "no" that was read is a no.
+		MountFilesystem: rec.truth("mount-filesystem", true),
+		Mounted:         rec.truth("mounted", false),
+		Owner:           owner,
+	}, nil
+}
+
+func (r *RDS) owner(slot, comment string) Owner {
+	switch {
+	case ownedBy(comment, r.settings.ClusterID):
+		return OwnerOurs
+	case comment == "" && adoptableSlot(slot):
+		return OwnerNone
+	default:
+		return OwnerForeign
+	}
+}
+
+// one reads a reply line that is to hold the item of one slot.
+func (r *RDS) one(reply routeros.Reply, line int, slot string) (Volume, error) {
+	rows, err := records(reply, line)
+	switch {
+	case err != nil:
+		return Volume{}, r.subject(slot, err)
+	case len(rows) == 0:
+		return Volume{}, r.errorf(slot, ErrNotFound, "the rds has no disk item in this slot")
+	case len(rows) > 1:
+		return Volume{}, r.errorf(slot, ErrAnswer, "the rds has %d disk items in this slot; remove the wrong ones by hand", len(rows))
+	case rows[0].text("slot") != slot:
+		return Volume{}, r.errorf(slot, ErrAnswer, "the rds answered about slot %q", rows[0].text("slot"))
+	case rows[0].text("type") != "file":
+		return Volume{}, r.errorf(slot, ErrForeign, "the item in this slot is of type %q, not a file", rows[0].text("type"))
+	}
+	return r.volume(rows[0])
+}
+
+// run sends one script, built just before, for the volume or pool called what.
+func (r *RDS) run(ctx context.Context, what string, build *routeros.Builder) (routeros.Reply, error) {
+	script, err := build.Build()
+	if err != nil {
+		return routeros.Reply{}, r.translate(what, err)
+	}
+	reply, err := r.runner.Run(ctx, script)
+	if err != nil {
+		return routeros.Reply{}, r.translate(what, err)
+	}
+	return reply, nil
+}
+
+func (r *RDS) errorf(what string, sentinel error, format string, args ...any) error {
+	return fmt.Errorf("rds %s: volume %s: %w: %s", r.settings.Name, what, sentinel, fmt.Sprintf(format, args...))
+}
+
+// subject puts the subject before an error that is one of ours already.
+func (r *RDS) subject(what string, err error) error {
+	return fmt.Errorf("rds %s: volume %s: %w", r.settings.Name, what, err)
+}

@@ -1,0 +1,73 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+)
+
+// Get reads one volume, whoever owns it: Owner says so. ErrNotFound only when a parsed, empty answer says so.
+func (r *RDS) Get(ctx context.Context, slot string) (Volume, error) {
+	if !ValidSlot(slot) {
+		return Volume{}, r.errorf(slot, ErrInvalid, "this is not a slot")
+	}
+	reply, err := r.run(ctx, slot, getScript(slot))
+	if err != nil {
+		return Volume{}, err
+	}
+	return r.one(reply, 0, slot)
+}
+
+// List reads all disk items backed by a file, in the order of the RDS. Owner says whose each is; the caller chooses.
+func (r *RDS) List(ctx context.Context) ([]Volume, error) {
+	reply, err := r.run(ctx, "list", listScript())
+	if err != nil {
+		return nil, err
+	}
+	rows, err := records(reply, 0)
+	if err != nil {
+		return nil, fmt.Errorf("rds %s: list of volumes: %w", r.settings.Name, err)
+	}
+	volumes := make([]Volume, 0, len(rows))
+	for _, row := range rows {
+		if row.text("type") != "file" || !ValidSlot(row.text("slot")) {
+			continue
+		}
+		v, err := r.volume(row)
+		switch {
+		case err == nil:
+			volumes = append(volumes, v)
+		case r.owner(row.text("slot"), row.text("comment")) != OwnerForeign:
+			return nil, err
+		}
+	}
+	return volumes, nil
+}
+
+// Capacity reads the pool that path lies on; the zero path is the configured one.
+func (r *RDS) Capacity(ctx context.Context, path Path) (Pool, error) {
+	path = r.pool(path)
+	reply, err := r.run(ctx, path.String(), poolScript(path))
+	if err != nil {
+		return Pool{}, err
+	}
+	rows, err := records(reply, 0)
+	if err != nil {
+		return Pool{}, fmt.Errorf("rds %s: pool %s: %w", r.settings.Name, path, err)
+	}
+	for _, row := range rows {
+		if row.truth("mounted", true) {
+			return r.poolOf(path, row)
+		}
+	}
+	return Pool{}, fmt.Errorf("rds %s: pool %s: %w: nothing is mounted at %q; check the pool path in the configuration and the state of the pool",
+		r.settings.Name, path, ErrPoolNotFound, path.MountPoint())
+}
+
+func (r *RDS) poolOf(path Path, row record) (Pool, error) {
+	size, sizeKnown := row.number("size")
+	free, freeKnown := row.number("free")
+	if !sizeKnown || !freeKnown {
+		return Pool{}, fmt.Errorf("rds %s: pool %s: %w: size %q, free %q", r.settings.Name, path, ErrAnswer, row.text("size"), row.text("free"))
+	}
+	return Pool{Path: path, SizeBytes: size, FreeBytes: free, Filesystem: row.text("fs"), State: row.text("state")}, nil
+}

@@ -1,0 +1,112 @@
+package appliance
+
+import (
+	"github.com/rds-csi/rds-csi/internal/routeros"
+)
+
+// The scripts. Each is one exec, and none of its statements runs unless all parse. Variables are called by one letter:
+// in a where clause the name of a property would mean the property.
+
+// printDisk ends every script about one slot: what is true now.
+func printDisk(b *routeros.Builder, slot string) *routeros.Builder {
+	return b.Add(`:put [:serialize to=json options=json.no-string-conversion
+		[/disk print detail as-value where slot=?]]`, routeros.Text(slot))
+}
+
+func getScript(slot string) *routeros.Builder {
+	return printDisk(routeros.NewScript("disk_get"), slot)
+}
+
+// listScript takes all rows and leaves the choice to us: a where clause fails silently when a type does not match [R].
+func listScript() *routeros.Builder {
+	return routeros.NewScript("disk_list").Add(
+		`:put [:serialize to=json options=json.no-string-conversion [/disk print detail as-value]]`)
+}
+
+// poolScript: the mount point has no leading slash [R].
+func poolScript(path Path) *routeros.Builder {
+	return routeros.NewScript("pool_get").Add(`:put [:serialize to=json options=json.no-string-conversion
+		[/disk print detail as-value where mount-point=?]]`, routeros.Text(path.MountPoint()))
+}
+
+// createScript looks for the file before it looks for the item, so that a concurrent create of the same volume is seen as
+// a volume and not as a leftover. The pool must be mounted, or the directory would be made on the system's small flash.
+func createScript(p plan) *routeros.Builder {
+	b := routeros.NewScript("disk_add").
+		Add(`:local f [/file find where name=?]`, routeros.Text(p.path.File())).
+		Add(`:local d [/disk find where slot=?]`, routeros.Text(p.slot)).
+		Add(`:if ([:len $d]=0) do={?;
+			:if ([:len [/disk find where mount-point=?]]=0) do={:error ?};
+			?/disk add type=file file-path=? file-size=? slot=? mount-filesystem=no comment=?
+				nvme-tcp-export=yes nvme-tcp-server-port=? nvme-tcp-server-nqn=?}`,
+			routeros.Part(`:if ([:len $f]>0) do={:error ?}`, routeros.Text(sayLeftover)),
+			routeros.Text(p.path.MountPoint()), routeros.Text(sayNoPool),
+			makeDirectories(p.path.Dir().directories()),
+			routeros.Text(p.path.Disk()), routeros.Number(p.size), routeros.Text(p.slot), routeros.Text(p.comment),
+			routeros.Number(int64(p.port)), routeros.Text(NQNFor(p.slot)))
+	return printDisk(b, p.slot)
+}
+
+// makeDirectories: whether /disk add makes a missing directory itself is not known [U].
+func makeDirectories(dirs []Path) routeros.Value {
+	made := routeros.Part("")
+	for _, dir := range dirs {
+		made = routeros.Part(`?:if ([:len [/file find where name=?]]=0) do={/file add name=? type=directory}; `,
+			made, routeros.Text(dir.File()), routeros.Text(dir.File()))
+	}
+	return made
+}
+
+// refuseForeign stops a script before it changes an item that is not this cluster's. $d is the item.
+func refuseForeign(cluster, slot string) routeros.Value {
+	prefix := owned(cluster)
+	check := routeros.Part(`[:pick $c 0 ?]!=?`, routeros.Number(int64(len(prefix))), routeros.Text(prefix))
+	if adoptableSlot(slot) {
+		check = routeros.Part(`([:len $c]>0) && (?)`, check)
+	}
+	return routeros.Part(`:local c ("" . [/disk get $d comment]); :if (?) do={:error ?}`, check, routeros.Text(sayForeign))
+}
+
+// exportScript changes only what is wrong: whether a set of an unchanged value disturbs connected hosts is not known [U].
+func exportScript(cluster string, v Volume) *routeros.Builder {
+	slot := v.ID.Slot
+	changes := routeros.Part("")
+	if v.MountFilesystem {
+		changes = routeros.Part(` mount-filesystem=no`)
+	}
+	if !v.Exported || v.NQN != NQNFor(slot) {
+		changes = routeros.Part(`? nvme-tcp-export=yes nvme-tcp-server-port=? nvme-tcp-server-nqn=?`,
+			changes, routeros.Number(int64(v.Port)), routeros.Text(NQNFor(slot)))
+	}
+	b := routeros.NewScript("disk_export").
+		Add(`:local d [/disk find where slot=?]`, routeros.Text(slot)).
+		Add(`:if ([:len $d]=0) do={:error ?}`, routeros.Text(sayAbsent)).
+		Add(`?`, refuseForeign(cluster, slot)).
+		Add(`/disk set $d?`, changes)
+	return printDisk(b, slot)
+}
+
+// deleteScript removes the item and then its file, after everything that speaks against it has been looked at.
+//
+// Every item's path is compared as text, in both forms. A where clause would be shorter, but on a type mismatch it finds
+// nothing and says nothing [R], and "nothing" is here the permission to delete. The comparison proves itself: it has to
+// find the item that is to go.
+func deleteScript(cluster, slot string, file Path) *routeros.Builder {
+	base := "/" + slot + ".img"
+	length := routeros.Number(int64(len(base)))
+	b := routeros.NewScript("disk_remove").
+		Add(`:local d [/disk find where slot=?]; :local p ?; :local u 0`, routeros.Text(slot), routeros.Text(file.File())).
+		Add(`:if ([:len $d]>0) do={?;
+			:set p ("" . [/disk get $d file-path]);
+			:if ([:pick $p 0 1]="/") do={:set p [:pick $p 1 [:len $p]]};
+			:if (([:len $p]<=?) || ([:pick $p ([:len $p]-?) [:len $p]]!=?)) do={:error ?}}`,
+			refuseForeign(cluster, slot), length, length, routeros.Text(base), routeros.Text(sayBase)).
+		Add(`:foreach i in=[/disk find] do={
+			:local q ("" . [/disk get $i file-path]);
+			:if (([:len $q]>0) && (($q=$p) || ($q=("/" . $p)))) do={:set u ($u+1)}}`).
+		Add(`:if ($u!=[:len $d]) do={:error ?}`, routeros.Text(sayNamed)).
+		Add(`:if ([:len $d]>0) do={/disk remove $d}`).
+		Add(`/file remove [/file find where name=$p]`)
+	return printDisk(b, slot).Add(
+		`:put [:serialize to=json options=json.no-string-conversion [/file print detail as-value where name=$p]]`)
+}
