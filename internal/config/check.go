@@ -1,0 +1,195 @@
+package config
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rds-csi/rds-csi/internal/appliance"
+)
+
+// What the file need not say.
+const (
+	// DefaultDriverName is the name that the volumes of the existing driver for this device carry.
+	DefaultDriverName = "rds.csi.srvlab.io"
+	// DefaultNVMePort is the port registered for NVMe/TCP.
+	DefaultNVMePort = 4420
+	sshPort         = "22"
+	// neverGiveUp: a finite loss timeout turns an RDS reboot into I/O errors under live mounts.
+	neverGiveUp    = -1 * time.Second
+	reconnectDelay = 2 * time.Second
+	keepAlive      = 5 * time.Second
+)
+
+func (c *Config) setDefaults() {
+	if c.DriverName == "" {
+		c.DriverName = DefaultDriverName
+	}
+	if len(c.RDS) == 1 {
+		c.RDS[0].Default = true
+	}
+	for i := range c.RDS {
+		r := &c.RDS[i]
+		if r.NVMe.Port == 0 {
+			r.NVMe.Port = DefaultNVMePort
+		}
+		if _, _, err := net.SplitHostPort(r.Address); err != nil && r.Address != "" {
+			r.Address = net.JoinHostPort(strings.Trim(r.Address, "[]"), sshPort)
+		}
+	}
+	c.Node.CtrlLossTimeout.orElse(neverGiveUp)
+	c.Node.ReconnectDelay.orElse(reconnectDelay)
+	c.Node.KeepAlive.orElse(keepAlive)
+}
+
+func (d *Duration) orElse(def time.Duration) {
+	if !d.set {
+		d.Duration = def
+	}
+}
+
+// faults collects what is wrong, each with the path of its key.
+type faults []error
+
+func (f *faults) add(path, format string, args ...any) {
+	*f = append(*f, fault(path, fmt.Sprintf(format, args...)))
+}
+
+func (f *faults) check(path string, err error) {
+	if err != nil {
+		*f = append(*f, fault(path, err.Error()))
+	}
+}
+
+func (f *faults) duration(path string, d Duration, check func(time.Duration) error) {
+	switch {
+	case d.fault != "":
+		f.add(path, "%s", d.fault)
+	case d.set:
+		f.check(path, check(d.Duration))
+	}
+}
+
+func (c *Config) check(role Role) []error {
+	var f faults
+	// The form that the CSI specification gives to driver names.
+	if !regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`).MatchString(c.DriverName) {
+		f.add("driverName", "%q is not a domain-like name of at most 63 characters a-z, 0-9, dot and hyphen", c.DriverName)
+	}
+	// It becomes part of the comment of every volume on the RDS and of the key that slots are derived from.
+	if c.ClusterID != "" && !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`).MatchString(c.ClusterID) {
+		f.add("clusterID", "%q has characters other than A-Z, a-z, 0-9, dot, underscore and hyphen, or more than 64", c.ClusterID)
+	}
+	f.duration("node.ctrlLossTimeout", c.Node.CtrlLossTimeout, CheckCtrlLossTimeout)
+	f.duration("node.reconnectDelay", c.Node.ReconnectDelay, CheckReconnectDelay)
+	f.duration("node.keepAlive", c.Node.KeepAlive, CheckKeepAlive)
+	if role == Controller {
+		c.checkAppliances(&f)
+	}
+	return f
+}
+
+func (c *Config) checkAppliances(f *faults) {
+	if len(c.RDS) == 0 {
+		f.add("rds", "needs at least one appliance")
+		return
+	}
+	defaults, seen := 0, map[string]int{}
+	for i, r := range c.RDS {
+		at := fmt.Sprintf("rds[%d]", i)
+		if r.Default {
+			defaults++
+		}
+		if j, dup := seen[r.Name]; dup && r.Name != "" {
+			f.add(at+".name", "%q is the name of rds[%d] already", r.Name, j)
+		}
+		seen[r.Name] = i
+		r.check(at, f)
+	}
+	if defaults != 1 {
+		f.add("rds", "exactly one appliance must have default: true, %d have", defaults)
+	}
+}
+
+func (r RDS) check(at string, f *faults) {
+	// The name is the first half of volume handles, which outlive this file.
+	if !regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`).MatchString(r.Name) {
+		f.add(at+".name", "%q must be 1 to 32 characters a-z, 0-9 and hyphen, not first or last", r.Name)
+	}
+	f.check(at+".address", checkHostPort(r.Address))
+	if r.User == "" {
+		f.add(at+".user", "is required")
+	}
+	if r.PrivateKeyFile == "" && r.PasswordFile == "" {
+		f.add(at+".privateKeyFile", "is required (or passwordFile)")
+	}
+	r.checkHostKey(at, f)
+	if _, err := netip.ParseAddr(r.NVMe.Address); err != nil {
+		f.add(at+".nvme.address", "%q is not an IP address (the kernel resolves no names)", r.NVMe.Address)
+	}
+	f.check(at+".nvme.port", CheckPort(r.NVMe.Port))
+	if _, err := appliance.ParsePath(r.Pool.Path); err != nil {
+		f.check(at+".pool.path", err)
+	}
+	r.SSH.check(at+".ssh", f)
+}
+
+// checkHostKey: the host key is always pinned, in exactly one way. There is no insecure mode.
+func (r RDS) checkHostKey(at string, f *faults) {
+	switch {
+	case r.KnownHostsFile == "" && r.HostKeyFingerprint == "":
+		f.add(at+".knownHostsFile", "is required (or hostKeyFingerprint): the host key is always pinned")
+	case r.KnownHostsFile != "" && r.HostKeyFingerprint != "":
+		f.add(at+".hostKeyFingerprint", "cannot stand beside knownHostsFile: give one of them")
+	case r.HostKeyFingerprint != "":
+		sum, ok := strings.CutPrefix(r.HostKeyFingerprint, "SHA256:")
+		raw, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(sum, "="))
+		if !ok || err != nil || len(raw) != 32 {
+			f.add(at+".hostKeyFingerprint", "must look like SHA256:... as ssh-keygen -l prints it")
+		}
+	}
+}
+
+func (s SSH) check(at string, f *faults) {
+	if s.MaxChannels < 0 || s.MaxChannels > 20 { // 20 is the device's own max-sessions [V]
+		f.add(at+".maxChannels", "%d is outside 1 to 20", s.MaxChannels)
+	}
+	f.duration(at+".dialTimeout", s.DialTimeout, positive)
+	f.duration(at+".commandTimeout", s.CommandTimeout, positive)
+	f.duration(at+".keepAlive", s.KeepAlive, positive)
+}
+
+func positive(d time.Duration) error {
+	if d < 100*time.Millisecond || d > time.Hour {
+		return fmt.Errorf("%s is outside 100ms to 1h", d)
+	}
+	return nil
+}
+
+func checkHostPort(address string) error {
+	if address == "" {
+		return fmt.Errorf("is required, as host:port")
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" || strings.ContainsAny(host, " /@") {
+		return fmt.Errorf("%q is not host:port", address)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return fmt.Errorf("%q: the port is not a number", address)
+	}
+	return CheckPort(n)
+}
+
+// CheckPort accepts what TCP has.
+func CheckPort(port int) error {
+	if port < 1 || port > 65535 {
+		return fmt.Errorf("%d is not a TCP port", port)
+	}
+	return nil
+}

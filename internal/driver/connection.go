@@ -1,0 +1,102 @@
+package driver
+
+import (
+	"cmp"
+	"strconv"
+	"time"
+
+	"github.com/rds-csi/rds-csi/internal/appliance"
+	"github.com/rds-csi/rds-csi/internal/config"
+	"github.com/rds-csi/rds-csi/internal/nvme"
+)
+
+// Keys of the volume context (kept in the PersistentVolume) and of the publish context (kept in the VolumeAttachment).
+// nqn, nvmeAddress and nvmePort are also what the existing driver for this device wrote into its volumes.
+const (
+	keyNQN       = "nqn"
+	keyAddress   = "nvmeAddress"
+	keyPort      = "nvmePort"
+	keySize      = "sizeBytes"
+	keyCtrlLoss  = "ctrlLossTimeout"
+	keyReconnect = "reconnectDelay"
+	keyFSType    = "fsType"
+)
+
+// volumeContext is what the node has to know of a volume for all its life.
+func volumeContext(v appliance.Volume, p parameters) map[string]string {
+	context := connectionContext(v)
+	for key, value := range map[string]string{
+		keyCtrlLoss:  p.ctrlLossTimeout,
+		keyReconnect: p.reconnectDelay,
+		keyFSType:    p.fsType,
+	} {
+		if value != "" {
+			context[key] = value
+		}
+	}
+	return context
+}
+
+// publishContext is what the RDS says at the time of the attachment; it wins over the volume context on the node, so
+// that a moved portal needs no new PersistentVolume.
+func publishContext(v appliance.Volume) map[string]string {
+	context := connectionContext(v)
+	context[keySize] = strconv.FormatInt(v.SizeBytes, 10)
+	return context
+}
+
+func connectionContext(v appliance.Volume) map[string]string {
+	return map[string]string{keyNQN: v.NQN, keyAddress: v.Address, keyPort: strconv.Itoa(v.Port)}
+}
+
+// connection is how a node reaches a volume, read from the two contexts.
+type connection struct {
+	target    nvme.Target
+	options   nvme.Options
+	sizeBytes int64 // 0: not told
+	fsType    string
+}
+
+// parseConnection reads the contexts of a request for the volume whose subsystem must be nqn.
+//
+// The NQN of a volume follows from its slot. One that differs is refused here, and so unstage, which gets no context,
+// can trust the derivation: a subsystem that this driver did not name is never connected, and never disconnected.
+func parseConnection(nqn string, publish, volume map[string]string, defaults nvme.Options) (connection, error) {
+	get := func(key string) string { return cmp.Or(publish[key], volume[key]) }
+	c := connection{target: nvme.Target{NQN: nqn, Address: get(keyAddress)}, options: defaults, fsType: volume[keyFSType]}
+	if given := get(keyNQN); given != "" && given != nqn {
+		return c, invalid("context names subsystem %q, but the volume's is %s: the node connects no other", given, nqn)
+	}
+	var p parameters
+	if err := p.setAddress(c.target.Address); err != nil {
+		return c, invalid("context key %s: %v", keyAddress, err)
+	}
+	var err error
+	if c.target.Port, err = parsePort(cmp.Or(get(keyPort), strconv.Itoa(config.DefaultNVMePort))); err != nil {
+		return c, invalid("context key %s: %v", keyPort, err)
+	}
+	if text := get(keySize); text != "" {
+		if c.sizeBytes, err = strconv.ParseInt(text, 10, 64); err != nil || c.sizeBytes < 0 {
+			return c, invalid("context key %s: %q is not a size in bytes", keySize, text)
+		}
+	}
+	if err := override(&c.options.CtrlLossTimeout, get(keyCtrlLoss), config.CheckCtrlLossTimeout); err != nil {
+		return c, invalid("context key %s: %v", keyCtrlLoss, err)
+	}
+	if err := override(&c.options.ReconnectDelay, get(keyReconnect), config.CheckReconnectDelay); err != nil {
+		return c, invalid("context key %s: %v", keyReconnect, err)
+	}
+	return c, nil
+}
+
+func override(d *time.Duration, text string, check func(time.Duration) error) error {
+	if text == "" {
+		return nil
+	}
+	given, err := config.ParseDuration(text)
+	if err != nil {
+		return err
+	}
+	*d = given
+	return check(given)
+}

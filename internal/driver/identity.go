@@ -1,0 +1,38 @@
+package driver
+
+import (
+	"context"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// Identity answers who the plugin is and whether it can serve.
+type Identity struct {
+	csi.UnimplementedIdentityServer
+
+	Name, Version string
+	// Ready is the same function that /readyz asks, so that the two cannot differ. It reads memory only.
+	Ready func(context.Context) error
+}
+
+// GetPluginInfo names the driver.
+func (i *Identity) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*csi.GetPluginInfoResponse, error) {
+	return &csi.GetPluginInfoResponse{Name: i.Name, VendorVersion: i.Version}, nil
+}
+
+// GetPluginCapabilities says on the controller that it is one. No topology: every node reaches every RDS.
+func (i *Identity) GetPluginCapabilities(context.Context, *csi.GetPluginCapabilitiesRequest) (*csi.GetPluginCapabilitiesResponse, error) {
+	// The node plugin says so too: the capability is about the driver as a whole, and the CO may ask either.
+	return &csi.GetPluginCapabilitiesResponse{Capabilities: []*csi.PluginCapability{{
+		Type: &csi.PluginCapability_Service_{Service: &csi.PluginCapability_Service{
+			Type: csi.PluginCapability_Service_CONTROLLER_SERVICE,
+		}},
+	}}}, nil
+}
+
+// Probe tells whether the plugin can serve. Not ready is an answer and not an error: a liveness probe must not be
+// wired to it, since restarting a controller does not bring an RDS back.
+func (i *Identity) Probe(ctx context.Context, _ *csi.ProbeRequest) (*csi.ProbeResponse, error) {
+	return &csi.ProbeResponse{Ready: wrapperspb.Bool(i.Ready(ctx) == nil)}, nil
+}

@@ -1,0 +1,137 @@
+package driver
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"slices"
+	"strings"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/rds-csi/rds-csi/internal/appliance"
+)
+
+// ListVolumes answers this cluster's volumes on all appliances, ordered by handle, with the nodes that have them.
+func (c *Controller) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
+	if req.GetMaxEntries() < 0 {
+		return nil, invalid("max_entries is negative")
+	}
+	after, err := parseToken(req.GetStartingToken())
+	if err != nil {
+		return nil, err
+	}
+	fleet := c.fleet.Load()
+	if fleet == nil {
+		return nil, c.Ready()
+	}
+	volumes, err := c.listAll(ctx, fleet)
+	if err != nil {
+		return nil, err
+	}
+	return page(volumes, after, int(req.GetMaxEntries())), nil
+}
+
+// listAll asks all appliances at once. One that does not answer fails the call: volumes missing from the list look
+// detached to the attacher.
+func (c *Controller) listAll(ctx context.Context, fleet *Fleet) ([]*csi.ListVolumesResponse_Entry, error) {
+	lists := make([][]appliance.Volume, len(fleet.Appliances))
+	group, ctx := errgroup.WithContext(ctx)
+	i := 0
+	for _, rds := range fleet.Appliances {
+		list := &lists[i]
+		group.Go(func() (err error) {
+			*list, err = rds.List(ctx)
+			return err
+		})
+		i++
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	var entries []*csi.ListVolumesResponse_Entry
+	for _, v := range slices.Concat(lists...) {
+		if e := c.entry(v); e != nil {
+			entries = append(entries, e)
+		}
+	}
+	slices.SortFunc(entries, func(a, b *csi.ListVolumesResponse_Entry) int {
+		return strings.Compare(a.GetVolume().GetVolumeId(), b.GetVolume().GetVolumeId())
+	})
+	return entries, nil
+}
+
+// entry is the volume as the list shows it; nil for what is not this cluster's. A volume of the existing driver has
+// no owner on the RDS: it is shown when a node of this cluster has it, which proves whose it is.
+func (c *Controller) entry(v appliance.Volume) *csi.ListVolumesResponse_Entry {
+	nodes := c.ledger.Nodes(v.ID.Key())
+	if v.Owner != appliance.OwnerOurs && (v.Owner != appliance.OwnerNone || len(nodes) == 0) {
+		return nil
+	}
+	return &csi.ListVolumesResponse_Entry{
+		Volume: &csi.Volume{VolumeId: v.ID.String(), CapacityBytes: v.SizeBytes, VolumeContext: connectionContext(v)},
+		Status: &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: nodes},
+	}
+}
+
+// page cuts the entries after a handle. The token is the last handle shown, not an index: volumes that come and go
+// between two pages neither repeat nor hide others.
+func page(entries []*csi.ListVolumesResponse_Entry, after string, most int) *csi.ListVolumesResponse {
+	from := 0
+	for after != "" && from < len(entries) && entries[from].GetVolume().GetVolumeId() <= after {
+		from++
+	}
+	entries = entries[from:]
+	if most == 0 || len(entries) <= most {
+		return &csi.ListVolumesResponse{Entries: entries}
+	}
+	return &csi.ListVolumesResponse{
+		Entries:   entries[:most],
+		NextToken: tokenPrefix + base64.RawURLEncoding.EncodeToString([]byte(entries[most-1].GetVolume().GetVolumeId())),
+	}
+}
+
+const tokenPrefix = "after."
+
+func parseToken(token string) (after string, err error) {
+	if token == "" {
+		return "", nil
+	}
+	coded, ok := strings.CutPrefix(token, tokenPrefix)
+	handle, err := base64.RawURLEncoding.DecodeString(coded)
+	if !ok || err != nil || len(handle) == 0 {
+		return "", refuse(codes.Aborted, "starting token %q is not one of this driver: start again without it", token)
+	}
+	return string(handle), nil
+}
+
+// GetCapacity answers the free space of the pool that a StorageClass leads to.
+func (c *Controller) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
+	p, err := parseParameters(req.GetParameters())
+	if err != nil {
+		return nil, err
+	}
+	fsType := p.fsType
+	if caps := req.GetVolumeCapabilities(); len(caps) > 0 {
+		asked, err := checkCapabilities(caps)
+		if err != nil {
+			return &csi.GetCapacityResponse{}, nil //nolint:nilerr // what is not supported has no capacity: that is the answer, says the specification
+		}
+		fsType = cmp.Or(asked, fsType)
+	}
+	_, rds, _, err := c.appliance(p.rds)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := rds.Capacity(ctx, p.pool)
+	if err != nil {
+		return nil, err
+	}
+	return &csi.GetCapacityResponse{
+		AvailableCapacity: pool.FreeBytes,
+		MinimumVolumeSize: wrapperspb.Int64(leastSize(fsType)),
+	}, nil
+}

@@ -1,0 +1,282 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+
+	"github.com/rds-csi/rds-csi/internal/appliance"
+	"github.com/rds-csi/rds-csi/internal/filesystem"
+	"github.com/rds-csi/rds-csi/internal/nvme"
+)
+
+// Initiator connects volumes to this node.
+type Initiator interface {
+	// Connect answers the volume's proven block device, connecting first if need be.
+	Connect(context.Context, nvme.Target, nvme.Options) (nvme.Namespace, error)
+	// Find looks in the kernel; with ErrNotLive it still answers the device.
+	Find(nqn string) (nvme.Namespace, error)
+	// Disconnect has succeeded when the NQN has left the kernel; it refuses a device in use.
+	Disconnect(ctx context.Context, nqn string) error
+}
+
+// Filesystem mounts volumes on this node.
+type Filesystem interface {
+	// Stage mounts the device at target, and makes a file system only on what is proven blank.
+	Stage(ctx context.Context, dev filesystem.Device, target, fsType string, options []string) error
+	// Mounted answers the top-most mount at exactly this path.
+	Mounted(path string) (filesystem.Mount, bool, error)
+	// Bind makes what is staged visible at target; what is there as asked stays as it is.
+	Bind(ctx context.Context, staging, target string, readonly bool, options []string) error
+	// Unmount unmounts until nothing is left at target and removes it when empty.
+	Unmount(ctx context.Context, target string) error
+}
+
+// Mounts lists every place where a device is mounted, as this process sees it.
+type Mounts func(major, minor uint32) ([]string, error)
+
+// NodeConfig is what a node plugin is made of.
+type NodeConfig struct {
+	NodeID     string // the Kubernetes name of the node: VolumeAttachments name it so
+	Initiator  Initiator
+	Filesystem Filesystem
+	Mounts     Mounts
+	Options    nvme.Options // unless the volume's context says otherwise
+	Logger     *slog.Logger
+}
+
+// Node is the CSI node service. It asks the kernel each time and needs no RDS, no API server and no memory.
+type Node struct {
+	csi.UnimplementedNodeServer
+
+	cfg   NodeConfig
+	locks locks
+}
+
+// NewNode makes a node service.
+func NewNode(cfg NodeConfig) *Node { return &Node{cfg: cfg} }
+
+// NodeGetInfo names the node. No limit of volumes is known: the kernel numbers its controllers freely, and a wrong
+// limit strands pods (kubernetes-sigs/aws-ebs-csi-driver#1163).
+func (n *Node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+	return &csi.NodeGetInfoResponse{NodeId: n.cfg.NodeID}, nil
+}
+
+// NodeGetCapabilities lists exactly what is built.
+func (n *Node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
+	var caps []*csi.NodeServiceCapability
+	for _, t := range []csi.NodeServiceCapability_RPC_Type{
+		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
+		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+	} {
+		caps = append(caps, &csi.NodeServiceCapability{Type: &csi.NodeServiceCapability_Rpc{
+			Rpc: &csi.NodeServiceCapability_RPC{Type: t},
+		}})
+	}
+	return &csi.NodeGetCapabilitiesResponse{Capabilities: caps}, nil
+}
+
+// volume is one volume as a node request names it.
+type volume struct {
+	handle string
+	nqn    string
+}
+
+// anyRDS stands for the appliance of a bare handle: the node reaches a volume by its NQN, which the slot alone decides.
+const anyRDS = "default"
+
+// enter reads a handle and locks its volume.
+func (n *Node) enter(handle, operation string) (volume, func(), error) {
+	if handle == "" {
+		return volume{}, nil, invalid("volume id is required")
+	}
+	id, err := appliance.ParseID(handle, anyRDS)
+	if err != nil {
+		return volume{}, nil, err
+	}
+	v := volume{handle: handle, nqn: appliance.NQNFor(id.Slot)}
+	// The NQN is the key: two ways to write the handle are one device.
+	unlock, err := n.locks.lock(v.nqn, operation)
+	return v, unlock, err
+}
+
+func checkPath(what, path string) error {
+	if path == "" {
+		return invalid("%s is required", what)
+	}
+	if !filepath.IsAbs(path) || filepath.Clean(path) == "/" {
+		return invalid("%s %q is not an absolute path", what, path)
+	}
+	return nil
+}
+
+// undoTime bounds taking back what a failed call did, after its own deadline may have passed.
+const undoTime = 20 * time.Second
+
+// NodeStageVolume connects the volume, makes its file system if it has none, and mounts it at the staging path.
+func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
+	if req.GetVolumeId() == "" {
+		return nil, invalid("volume id is required")
+	}
+	if err := checkPath("staging target path", req.GetStagingTargetPath()); err != nil {
+		return nil, err
+	}
+	if err := checkCapability(req.GetVolumeCapability()); err != nil {
+		return nil, err
+	}
+	v, unlock, err := n.enter(req.GetVolumeId(), "NodeStageVolume")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	conn, err := parseConnection(v.nqn, req.GetPublishContext(), req.GetVolumeContext(), n.cfg.Options)
+	if err != nil {
+		return nil, n.wrap(v, err)
+	}
+	staged, err := n.staged(v, req)
+	if err == nil && !staged {
+		err = n.stage(ctx, v, conn, req)
+	}
+	if err != nil {
+		return nil, n.wrap(v, err)
+	}
+	return &csi.NodeStageVolumeResponse{}, nil
+}
+
+// staged looks first (B1): kubelet stages again after every restart of its own, under the feet of running pods. What
+// is there as asked is success, what is there otherwise is refused, and neither changes anything.
+func (n *Node) staged(v volume, req *csi.NodeStageVolumeRequest) (bool, error) {
+	path := req.GetStagingTargetPath()
+	mount, mounted, err := n.cfg.Filesystem.Mounted(path)
+	if err != nil || !mounted {
+		return false, err
+	}
+	if err := n.checkDevice(v, path, mount); err != nil {
+		return false, err
+	}
+	if asked := req.GetVolumeCapability().GetMount().GetFsType(); asked != "" && asked != mount.FSType {
+		return false, refuse(codes.AlreadyExists, "%s is staged with %s, not with %s", path, mount.FSType, asked)
+	}
+	return true, nil
+}
+
+// checkDevice proves that a mount is of the device that is this volume now. A device that the kernel is reconnecting is
+// still this volume's; one that came back under another number is not (openebs/mayastor#1777, kubernetes#119273).
+func (n *Node) checkDevice(v volume, path string, mount filesystem.Mount) error {
+	ns, err := n.cfg.Initiator.Find(v.nqn)
+	if err != nil && !errors.Is(err, nvme.ErrNotLive) {
+		return fmt.Errorf("%s is mounted, but its volume: %w; stop the pods that use it, so that it is unstaged", path, err)
+	}
+	if ns.Major != mount.Major || ns.Minor != mount.Minor {
+		return refuse(codes.FailedPrecondition, "%s is mounted from device %d:%d, but the volume is device %d:%d now; stop the pods that use it, so that it is unstaged",
+			path, mount.Major, mount.Minor, ns.Major, ns.Minor)
+	}
+	return nil
+}
+
+func (n *Node) stage(ctx context.Context, v volume, conn connection, req *csi.NodeStageVolumeRequest) error {
+	_, before := n.cfg.Initiator.Find(v.nqn)
+	ours := errors.Is(before, nvme.ErrNotConnected)
+	err := n.connectAndMount(ctx, v, conn, req)
+	if err != nil && ours {
+		n.undo(ctx, v)
+	}
+	return err
+}
+
+func (n *Node) connectAndMount(ctx context.Context, v volume, conn connection, req *csi.NodeStageVolumeRequest) error {
+	ns, err := n.cfg.Initiator.Connect(ctx, conn.target, conn.options)
+	if err != nil {
+		return err
+	}
+	if ns.SizeBytes < conn.sizeBytes {
+		return refuse(codes.FailedPrecondition, "device %d:%d has %d bytes, the volume has %d: it is not mounted", ns.Major, ns.Minor, ns.SizeBytes, conn.sizeBytes)
+	}
+	mount := req.GetVolumeCapability().GetMount()
+	fsType := mount.GetFsType()
+	if fsType == "" {
+		if fsType, err = checkFSType(conn.fsType); err != nil {
+			return err
+		}
+	}
+	dev := filesystem.Device{Path: ns.DevicePath, Major: ns.Major, Minor: ns.Minor, SizeBytes: ns.SizeBytes}
+	return n.cfg.Filesystem.Stage(ctx, dev, req.GetStagingTargetPath(), fsType, mount.GetMountFlags())
+}
+
+// undo takes back the connection that a failed stage made. It touches nothing that is mounted or held: the initiator
+// refuses that, and a mkfs that still runs holds the device too.
+func (n *Node) undo(ctx context.Context, v volume) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	err := n.refuseMounted(v, "")
+	if err == nil {
+		err = n.cfg.Initiator.Disconnect(ctx, v.nqn)
+	}
+	if err != nil {
+		n.cfg.Logger.WarnContext(ctx, "a failed stage left its connection", "volume", v.handle, "node", n.cfg.NodeID, "nqn", v.nqn, "err", err)
+	}
+}
+
+// refuseMounted fails while the volume is mounted anywhere but at one path.
+func (n *Node) refuseMounted(v volume, except string) error {
+	ns, err := n.cfg.Initiator.Find(v.nqn)
+	if err != nil && !errors.Is(err, nvme.ErrNotLive) {
+		return nil //nolint:nilerr // no device is no mount; why there is none matters to Disconnect, not here
+	}
+	return n.refuseMountsOf(ns.Major, ns.Minor, except)
+}
+
+func (n *Node) refuseMountsOf(major, minor uint32, except string) error {
+	places, err := n.cfg.Mounts(major, minor)
+	if err != nil {
+		return err
+	}
+	for _, place := range places {
+		if place != resolve(except) {
+			return refuse(codes.FailedPrecondition, "device %d:%d is still mounted at %s: unpublish it there first", major, minor, place)
+		}
+	}
+	return nil
+}
+
+// NodeUnstageVolume unmounts the staging path and disconnects exactly this volume; it fails until the NQN has left the
+// kernel. The request brings no context: the NQN follows from the handle, and stage refused every other one. What is
+// mounted at the staging path is unmounted whatever its device, since that is what is asked.
+func (n *Node) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
+	if req.GetVolumeId() == "" {
+		return nil, invalid("volume id is required")
+	}
+	if err := checkPath("staging target path", req.GetStagingTargetPath()); err != nil {
+		return nil, err
+	}
+	v, unlock, err := n.enter(req.GetVolumeId(), "NodeUnstageVolume")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := n.unstage(ctx, v, filepath.Clean(req.GetStagingTargetPath())); err != nil {
+		return nil, n.wrap(v, err)
+	}
+	return &csi.NodeUnstageVolumeResponse{}, nil
+}
+
+func (n *Node) unstage(ctx context.Context, v volume, path string) error {
+	if err := n.refuseMounted(v, path); err != nil {
+		return err
+	}
+	if err := n.cfg.Filesystem.Unmount(ctx, path); err != nil {
+		return err
+	}
+	return n.cfg.Initiator.Disconnect(ctx, v.nqn)
+}
+
+// wrap adds what every message must name.
+func (n *Node) wrap(v volume, err error) error {
+	return fmt.Errorf("volume %s on node %s: %w", v.handle, n.cfg.NodeID, err)
+}

@@ -1,0 +1,100 @@
+package driver
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+)
+
+// NodePublishVolume makes a staged volume visible to a pod.
+func (n *Node) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
+	if err := checkNodePublish(req); err != nil {
+		return nil, err
+	}
+	v, unlock, err := n.enter(req.GetVolumeId(), "NodePublishVolume")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := n.publish(ctx, v, req); err != nil {
+		return nil, n.wrap(v, err)
+	}
+	return &csi.NodePublishVolumeResponse{}, nil
+}
+
+func checkNodePublish(req *csi.NodePublishVolumeRequest) error {
+	if req.GetVolumeId() == "" {
+		return invalid("volume id is required")
+	}
+	if err := checkPath("target path", req.GetTargetPath()); err != nil {
+		return err
+	}
+	if err := checkCapability(req.GetVolumeCapability()); err != nil {
+		return err
+	}
+	if req.GetStagingTargetPath() == "" {
+		return refuse(codes.FailedPrecondition, "volume %s: staging target path is required: stage the volume first", req.GetVolumeId())
+	}
+	return checkPath("staging target path", req.GetStagingTargetPath())
+}
+
+// publish proves the device again: between stage and publish the same node may have lost the volume and got it back
+// under a live mount, and kubelet notices nothing of it (kubernetes#119273).
+func (n *Node) publish(ctx context.Context, v volume, req *csi.NodePublishVolumeRequest) error {
+	staging, target := filepath.Clean(req.GetStagingTargetPath()), filepath.Clean(req.GetTargetPath())
+	mount, mounted, err := n.cfg.Filesystem.Mounted(staging)
+	if err != nil {
+		return err
+	}
+	if !mounted {
+		return refuse(codes.FailedPrecondition, "nothing is mounted at %s: stage the volume first", staging)
+	}
+	if err := n.checkDevice(v, staging, mount); err != nil {
+		return err
+	}
+	if err := n.checkSingleWriter(req, mount.Major, mount.Minor, staging, target); err != nil {
+		return err
+	}
+	readonly := req.GetReadonly() || readOnly(req.GetVolumeCapability())
+	return n.cfg.Filesystem.Bind(ctx, staging, target, readonly, nil)
+}
+
+// checkSingleWriter keeps a ReadWriteOncePod volume to one pod.
+func (n *Node) checkSingleWriter(req *csi.NodePublishVolumeRequest, major, minor uint32, staging, target string) error {
+	if req.GetVolumeCapability().GetAccessMode().GetMode() != csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER {
+		return nil
+	}
+	places, err := n.cfg.Mounts(major, minor)
+	if err != nil {
+		return err
+	}
+	staging, target = resolve(staging), resolve(target)
+	for _, place := range places {
+		if place != staging && place != target {
+			return refuse(codes.FailedPrecondition, "it is for a single writer (ReadWriteOncePod) and is published at %s already", place)
+		}
+	}
+	return nil
+}
+
+// NodeUnpublishVolume takes the volume from a pod. Whatever is mounted at the target goes, of whichever device: that is
+// what is asked, and a mount of a dead device must not keep the pod from going.
+func (n *Node) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
+	if req.GetVolumeId() == "" {
+		return nil, invalid("volume id is required")
+	}
+	if err := checkPath("target path", req.GetTargetPath()); err != nil {
+		return nil, err
+	}
+	v, unlock, err := n.enter(req.GetVolumeId(), "NodeUnpublishVolume")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := n.cfg.Filesystem.Unmount(ctx, filepath.Clean(req.GetTargetPath())); err != nil {
+		return nil, n.wrap(v, err)
+	}
+	return &csi.NodeUnpublishVolumeResponse{}, nil
+}

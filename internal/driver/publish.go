@@ -1,0 +1,138 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+
+	"github.com/rds-csi/rds-csi/internal/appliance"
+	"github.com/rds-csi/rds-csi/internal/attach"
+)
+
+// ControllerPublishVolume lets a node have a volume: the ledger admits it first, then the RDS is made to export it.
+func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.ControllerPublishVolumeRequest) (*csi.ControllerPublishVolumeResponse, error) {
+	id, err := c.checkPublish(req)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := c.locks.lock(id.Key(), "ControllerPublishVolume")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	_, rds, _, err := c.appliance(id.RDS)
+	if err != nil {
+		return nil, err
+	}
+	abandon, err := c.admit(id.Key(), req.GetNodeId())
+	if err != nil {
+		return nil, err
+	}
+	v, err := rds.Export(ctx, id.Slot)
+	if err != nil {
+		abandon()
+		return nil, err
+	}
+	return &csi.ControllerPublishVolumeResponse{PublishContext: publishContext(v)}, nil
+}
+
+func (c *Controller) checkPublish(req *csi.ControllerPublishVolumeRequest) (appliance.ID, error) {
+	var none appliance.ID
+	switch {
+	case req.GetVolumeId() == "":
+		return none, invalid("volume id is required")
+	case req.GetNodeId() == "":
+		return none, invalid("volume %s: node id is required", req.GetVolumeId())
+	case req.GetReadonly():
+		return none, invalid("volume %s: readonly attachments are not supported (PUBLISH_READONLY is not advertised): publish it read-only to the pod", req.GetVolumeId())
+	}
+	if err := checkCapability(req.GetVolumeCapability()); err != nil {
+		return none, err
+	}
+	return c.parseID(req.GetVolumeId())
+}
+
+// parseID refuses a handle that this driver cannot have issued.
+func (c *Controller) parseID(handle string) (appliance.ID, error) {
+	return appliance.ParseID(handle, c.defaultRDS)
+}
+
+// admit asks the ledger. The answer takes the admission back, but only one that this call brought about: after a lost
+// reply the node may hold the volume by the earlier one.
+func (c *Controller) admit(volume, node string) (abandon func(), err error) {
+	before, err := c.ledger.InUse(volume)
+	if err != nil {
+		return nil, fmt.Errorf("volume %s for node %s: %w", volume, node, err)
+	}
+	if err := c.ledger.Publish(volume, node, attach.SingleNode); err != nil {
+		return nil, fmt.Errorf("volume %s for node %s: %w", volume, node, err)
+	}
+	if slices.Contains(before, node) {
+		return func() {}, nil
+	}
+	return func() { c.ledger.Abandon(volume, node) }, nil
+}
+
+// ControllerUnpublishVolume takes a volume from a node, or from all nodes when none is named. It needs no RDS, and a
+// volume or a node that is gone is no reason to fail: a stuck detach keeps a pod from starting elsewhere.
+func (c *Controller) ControllerUnpublishVolume(_ context.Context, req *csi.ControllerUnpublishVolumeRequest) (*csi.ControllerUnpublishVolumeResponse, error) {
+	if req.GetVolumeId() == "" {
+		return nil, invalid("volume id is required")
+	}
+	key := req.GetVolumeId()
+	if id, err := c.parseID(key); err == nil {
+		key = id.Key()
+	}
+	unlock, err := c.locks.lock(key, "ControllerUnpublishVolume")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	c.ledger.Unpublish(key, req.GetNodeId())
+	return &csi.ControllerUnpublishVolumeResponse{}, nil
+}
+
+// ValidateVolumeCapabilities says whether a volume that exists could be used as asked.
+func (c *Controller) ValidateVolumeCapabilities(ctx context.Context, req *csi.ValidateVolumeCapabilitiesRequest) (*csi.ValidateVolumeCapabilitiesResponse, error) {
+	switch {
+	case req.GetVolumeId() == "":
+		return nil, invalid("volume id is required")
+	case len(req.GetVolumeCapabilities()) == 0:
+		return nil, invalid("volume %s: volume capabilities are required", req.GetVolumeId())
+	}
+	id, err := c.parseID(req.GetVolumeId())
+	if err != nil {
+		return nil, refuse(codes.NotFound, "volume %s: %v", req.GetVolumeId(), err)
+	}
+	_, rds, _, err := c.appliance(id.RDS)
+	if err != nil {
+		return nil, err
+	}
+	v, err := rds.Get(ctx, id.Slot)
+	if err != nil {
+		return nil, err
+	}
+	if reason := disagreement(v, req); reason != nil {
+		return &csi.ValidateVolumeCapabilitiesResponse{Message: reason.Error()}, nil
+	}
+	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
+		VolumeContext:      req.GetVolumeContext(),
+		VolumeCapabilities: req.GetVolumeCapabilities(),
+		Parameters:         req.GetParameters(),
+	}}, nil
+}
+
+// disagreement is the first reason why the volume is not what the request takes it for.
+func disagreement(v appliance.Volume, req *csi.ValidateVolumeCapabilitiesRequest) error {
+	if _, err := checkCapabilities(req.GetVolumeCapabilities()); err != nil {
+		return err
+	}
+	if nqn, ok := req.GetVolumeContext()[keyNQN]; ok && nqn != v.NQN {
+		return fmt.Errorf("the volume is exported as %s, not as %s", v.NQN, nqn)
+	}
+	_, err := parseParameters(req.GetParameters())
+	return err
+}
