@@ -90,12 +90,12 @@ func (r *request) boot(ctx context.Context, module, work string) (machine.Result
 		return none, fmt.Errorf("initramfs: %w", err)
 	}
 	if r.out != "" {
-		if err := os.MkdirAll(r.out, 0o755); err != nil {
+		if err := os.MkdirAll(r.out, 0o750); err != nil {
 			return none, err
 		}
 	}
 	r.note("guest: Linux %s, %d MiB, %d processors: %s\n", linux.Release, r.memoryMB, r.cpus, strings.Join(r.command, " "))
-	defer os.Remove(image) // large, and made again from what is there
+	defer func() { _ = os.Remove(image) }() // large, and made again from what is there
 	return machine.Run(ctx, machine.Config{
 		Kernel: linux.Image, Initramfs: image, Nonce: nonce, MemoryMB: r.memoryMB, CPUs: r.cpus,
 		Timeout: r.timeout, Logs: work, Out: r.out, Output: os.Stdout, Notes: os.Stderr, Verdicts: cache,
@@ -167,18 +167,11 @@ func (r *request) addFiles(ctx context.Context, image *initramfs.Image) error {
 			return err
 		}
 	}
-	for name, content := range map[string]string{
-		"/etc/passwd":   "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-		"/etc/group":    "root:x:0:\nnogroup:x:65534:\n",
-		"/etc/hosts":    "127.0.0.1 localhost guest\n",
-		"/etc/mtab":     "",
-		"/etc/hostname": "guest\n",
-	} {
-		if err := image.Write(name, 0o644, []byte(content)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(
+		image.Write("/etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\n")),
+		image.Write("/etc/group", 0o644, []byte("root:x:0:\n")),
+		image.Write("/etc/hosts", 0o644, []byte("127.0.0.1 localhost guest\n")),
+	)
 }
 
 // addInit builds PID 1 without cgo, so that it needs no library in the guest.
@@ -187,7 +180,7 @@ func addInit(ctx context.Context, module string, image *initramfs.Image) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	binary := filepath.Join(dir, "init")
 	build := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", binary, "./test/guest/init")
 	build.Dir = module
@@ -216,13 +209,13 @@ func cacheFolder(module string) (string, error) {
 	if user, err := os.UserCacheDir(); err == nil {
 		dir = filepath.Join(user, "rds-csi")
 	}
-	return dir, os.MkdirAll(dir, 0o755)
+	return dir, os.MkdirAll(dir, 0o750)
 }
 
 // workFolder is this run's own, in the checkout, where a person looks for logs; it goes when the run was good.
 func workFolder(module, command string) (string, error) {
 	parent := filepath.Join(module, ".cache", "guest")
-	if err := os.MkdirAll(parent, 0o755); err != nil {
+	if err := os.MkdirAll(parent, 0o750); err != nil {
 		return "", err
 	}
 	return os.MkdirTemp(parent, time.Now().Format("0102-150405-")+filepath.Base(command)+"-")

@@ -57,7 +57,7 @@ func mountSystem() error {
 }
 
 func (m mount) do() error {
-	if err := os.MkdirAll(m.target, 0o755); err != nil {
+	if err := os.MkdirAll(m.target, 0o750); err != nil {
 		return err
 	}
 	if err := unix.Mount(m.kind, m.target, m.kind, m.flags, m.data); err != nil {
@@ -87,7 +87,7 @@ func load(module wire.Module) error {
 	if err != nil {
 		return fmt.Errorf("module: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	err = unix.FinitModule(int(f.Fd()), module.Parameters, 0)
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("load module %s: %w", module.Path, err)
@@ -101,7 +101,7 @@ func loopbackUp() error {
 	if err != nil {
 		return fmt.Errorf("loopback: %w", err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	request, err := unix.NewIfreq("lo")
 	if err != nil {
 		return fmt.Errorf("loopback: %w", err)

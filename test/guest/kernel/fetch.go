@@ -96,7 +96,7 @@ func resolve(ctx context.Context, meta string) ([]debPackage, error) {
 	if err != nil {
 		return nil, err
 	}
-	image := regexp.MustCompile(`linux-image-[0-9][^ ,(]*`).FindString(field(record, "Depends"))
+	image := kernelPackage(record)
 	if image == "" {
 		return nil, fmt.Errorf("%s depends on no kernel", meta)
 	}
@@ -112,6 +112,11 @@ func resolve(ctx context.Context, meta string) ([]debPackage, error) {
 		}
 	}
 	return packages, nil
+}
+
+// kernelPackage is the real kernel that a meta package's record depends on.
+func kernelPackage(record string) string {
+	return regexp.MustCompile(`linux-image-[0-9][^ ,(]*`).FindString(field(record, "Depends"))
 }
 
 func show(ctx context.Context, name string) (string, error) {
@@ -135,16 +140,16 @@ func field(record, name string) string {
 // fetch downloads and unpacks into a folder beside dir and then renames it, so that an interrupted or a concurrent
 // fetch never leaves half a kernel under the final name.
 func fetch(ctx context.Context, packages []debPackage, dir string, log io.Writer) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o750); err != nil {
 		return err
 	}
 	work, err := os.MkdirTemp(filepath.Dir(dir), "fetch-*")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	for _, p := range packages {
-		fmt.Fprintf(log, "guest: fetching the package %s %s (unpacked into %s, not installed)\n", p.name, p.version, dir)
+		_, _ = fmt.Fprintf(log, "guest: fetching the package %s %s (unpacked into %s, not installed)\n", p.name, p.version, dir)
 		if err := download(ctx, p, work); err != nil {
 			return err
 		}

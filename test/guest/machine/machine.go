@@ -57,7 +57,10 @@ func Run(ctx context.Context, config Config) (Result, error) {
 			return result, explain(config, err)
 		}
 		rememberNoKVM(config.Verdicts)
-		fmt.Fprintf(config.Notes, "guest: %v; going on without it (slower)\n", err)
+		if result.Boot > 0 { // the command has begun: running it twice could look like one good run
+			return result, explain(config, err)
+		}
+		_, _ = fmt.Fprintf(config.Notes, "guest: %v; going on without it (slower)\n", err)
 	}
 	result, err := newRun(config, tcg).do(ctx)
 	return result, explain(config, err)
@@ -69,16 +72,24 @@ func explain(config Config, err error) error {
 		return nil
 	}
 	log := filepath.Join(config.Logs, ConsoleLog)
-	return fmt.Errorf("%w\nlast lines of %s:\n%s", err, log, tail(log, 25))
+	return fmt.Errorf("%w\nfrom the kernel's log, %s:\n%s", err, log, excerpt(log, 25))
 }
 
-func tail(path string, lines int) string {
+// excerpt is the end of a log, preceded by the lines that name a crash: its register dump is longer than any tail.
+func excerpt(path string, lines int) string {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
 	}
 	all := strings.Split(strings.TrimSpace(strings.ReplaceAll(string(text), "\r", "")), "\n")
-	return "    " + strings.Join(all[max(0, len(all)-lines):], "\n    ")
+	first := max(0, len(all)-lines)
+	var shown []string
+	for _, line := range all[:first] {
+		if strings.Contains(line, "Kernel panic") || strings.Contains(line, "BUG:") || strings.Contains(line, "RIP: 0010") {
+			shown = append(shown, line)
+		}
+	}
+	return "    " + strings.Join(append(shown, all[first:]...), "\n    ")
 }
 
 // verdict turns the last event seen, and how the machine ended, into the run's result.

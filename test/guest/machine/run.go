@@ -11,8 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rds-csi/rds-csi/test/guest/wire"
@@ -54,10 +56,11 @@ func (r *run) do(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	defer os.RemoveAll(sockets)
+	defer func() { _ = os.RemoveAll(sockets) }()
 	ctx, r.cancel = context.WithCancelCause(ctx)
 	defer r.cancel(nil)
 
+	r.started = time.Now()
 	readers := map[string]func(net.Conn) error{
 		wire.PortOutput: r.readOutput, wire.PortEvents: r.readEvents, wire.PortFiles: r.readFiles,
 	}
@@ -73,19 +76,19 @@ func (r *run) do(ctx context.Context) (Result, error) {
 	}
 	qemuErr := r.qemu(ctx, sockets)
 	// QEMU is gone: what it had taken from the guest is in the sockets and is read to the end.
-	r.cancelListeners(ctx)
+	r.cancel(nil) // closes a listener that QEMU never came to
 	open.Wait()
 	close(failures)
+	var readErr error
 	for err := range failures {
-		qemuErr = errors.Join(qemuErr, err)
+		readErr = errors.Join(readErr, err)
 	}
-	return r.result(ctx, qemuErr)
+	result, err := r.result(ctx, qemuErr)
+	return result, errors.Join(err, readErr)
 }
 
 // errDone is the cause of the end when the guest itself said so.
 var errDone = errors.New("done")
-
-func (r *run) cancelListeners(context.Context) { r.cancel(nil) }
 
 func (r *run) result(ctx context.Context, qemuErr error) (Result, error) {
 	r.mu.Lock()
@@ -107,7 +110,7 @@ func serve(listener net.Listener, read func(net.Conn) error) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	return read(conn)
 }
 
@@ -148,7 +151,7 @@ func (r *run) readFiles(conn net.Conn) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	in := tar.NewReader(conn)
 	for {
 		header, err := in.Next()
@@ -179,7 +182,7 @@ func unpack(root *os.Root, header *tar.Header, content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, content) //nolint:gosec // the guest is ours and its memory bounds what it sends
+	_, err = io.Copy(f, content)
 	return errors.Join(err, f.Close())
 }
 
@@ -194,8 +197,11 @@ func (r *run) qemu(ctx context.Context, sockets string) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	r.started = time.Now()
+	defer func() { _ = log.Close() }()
+	// Should this program be killed, the kernel ends QEMU with it; it watches the thread that started the process.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start QEMU: %w", err)
 	}
@@ -203,13 +209,13 @@ func (r *run) qemu(ctx context.Context, sockets string) error {
 	defer watchdog.Stop()
 	lines := bufio.NewScanner(stderr)
 	for lines.Scan() {
-		fmt.Fprintln(log, lines.Text())
+		_, _ = fmt.Fprintln(log, lines.Text())
 		if strings.Contains(lines.Text(), "KVM internal error") {
 			r.cancel(fmt.Errorf("%w: %s", errNoKVM, lines.Text()))
 		}
 	}
 	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("QEMU: %w: %s", err, tail(log.Name(), 3))
+		return fmt.Errorf("QEMU: %w: %s", err, excerpt(log.Name(), 3))
 	}
 	return nil
 }
