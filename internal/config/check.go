@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -52,6 +53,8 @@ func (d *Duration) orElse(def time.Duration) {
 		d.Duration = def
 	}
 }
+
+var errRequired = errors.New("is required")
 
 // faults collects what is wrong, each with the path of its key.
 type faults []error
@@ -123,20 +126,35 @@ func (r RDS) check(at string, f *faults) {
 	}
 	f.check(at+".address", checkHostPort(r.Address))
 	if r.User == "" {
-		f.add(at+".user", "is required")
+		f.check(at+".user", errRequired)
 	}
 	if r.PrivateKeyFile == "" && r.PasswordFile == "" {
 		f.add(at+".privateKeyFile", "is required (or passwordFile)")
 	}
 	r.checkHostKey(at, f)
-	if _, err := netip.ParseAddr(r.NVMe.Address); err != nil {
-		f.add(at+".nvme.address", "%q is not an IP address (the kernel resolves no names)", r.NVMe.Address)
-	}
+	f.check(at+".nvme.address", checkIP(r.NVMe.Address))
 	f.check(at+".nvme.port", CheckPort(r.NVMe.Port))
-	if _, err := appliance.ParsePath(r.Pool.Path); err != nil {
-		f.check(at+".pool.path", err)
-	}
+	f.check(at+".pool.path", checkPool(r.Pool.Path))
 	r.SSH.check(at+".ssh", f)
+}
+
+func checkIP(address string) error {
+	if address == "" {
+		return errRequired
+	}
+	if _, err := netip.ParseAddr(address); err != nil {
+		return fmt.Errorf("%q is not an IP address (the kernel resolves no names)", address)
+	}
+	return nil
+}
+
+// checkPool uses the one grammar of paths, that of the appliance.
+func checkPool(path string) error {
+	if path == "" {
+		return errRequired
+	}
+	_, err := appliance.ParsePath(path)
+	return err
 }
 
 // checkHostKey: the host key is always pinned, in exactly one way. There is no insecure mode.
@@ -173,7 +191,7 @@ func positive(d time.Duration) error {
 
 func checkHostPort(address string) error {
 	if address == "" {
-		return fmt.Errorf("is required, as host:port")
+		return errRequired
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || host == "" || strings.ContainsAny(host, " /@") {

@@ -47,8 +47,8 @@ func ParseDuration(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// CheckCtrlLossTimeout, CheckReconnectDelay and CheckKeepAlive say what the kernel's fabrics options can carry: whole seconds,
-// and for ctrl_loss_tmo any negative number as "never give up" [R drivers/nvme/host/fabrics.c].
+// CheckCtrlLossTimeout says what the kernel's ctrl_loss_tmo can carry: whole seconds, and any negative number as "never
+// give up" [R drivers/nvme/host/fabrics.c].
 func CheckCtrlLossTimeout(d time.Duration) error {
 	if d < 0 {
 		return nil
