@@ -10,35 +10,35 @@
 package nvme
 
 import (
-	"context"
 	"errors"
 	"log/slog"
+	"path/filepath"
 	"time"
 )
 
 var (
-	// ErrNotConnected: no subsystem with that NQN exists on this node.
+	// ErrNotConnected means: no subsystem with that NQN exists on this node.
 	ErrNotConnected = errors.New("not connected")
-	// ErrNoPath: the subsystem is there but has no controllers. The kernel keeps
+	// ErrNoPath means: the subsystem is there but has no controllers. The kernel keeps
 	// it while something holds its dead device open; no I/O can flow.
 	ErrNoPath = errors.New("subsystem without a path")
-	// ErrNotLive: controllers exist, none of them is live (the target is down,
+	// ErrNotLive means: controllers exist, none of them is live (the target is down,
 	// the kernel is reconnecting). Find returns the namespace with this error.
 	ErrNotLive = errors.New("no live controller")
-	// ErrNoNamespace: a live controller shows no block device for NSID 1.
+	// ErrNoNamespace means: a live controller shows no block device for NSID 1.
 	ErrNoNamespace = errors.New("namespace missing")
-	// ErrIdentity: what is there is not what was asked for; nothing was touched.
+	// ErrIdentity means: what is there is not what was asked for; nothing was touched.
 	ErrIdentity = errors.New("identity mismatch")
-	// ErrInUse: the device is mounted, claimed or has holders.
+	// ErrInUse means: the device is mounted, claimed or has holders.
 	ErrInUse = errors.New("device in use")
-	// ErrTimeout: the deadline ended first. The kernel may still be at it; the
+	// ErrTimeout means: the deadline ended first. The kernel may still be at it; the
 	// same call again waits for it and finds the result.
 	ErrTimeout = errors.New("timed out")
-	// ErrUnsupported: this node cannot connect at all.
+	// ErrUnsupported means: this node cannot connect at all.
 	ErrUnsupported = errors.New("nvme over tcp is not available")
-	// ErrRefused: the kernel reported that the connect failed.
+	// ErrRefused means: the kernel reported that the connect failed.
 	ErrRefused = errors.New("connect failed")
-	// ErrInvalid: a value that must not reach the kernel.
+	// ErrInvalid means: a value that must not reach the kernel.
 	ErrInvalid = errors.New("invalid value")
 )
 
@@ -89,23 +89,55 @@ type Config struct {
 
 // Initiator is the node's side of NVMe/TCP. It is safe for concurrent use.
 type Initiator struct {
-	cfg Config
+	cfg    Config
+	log    *slog.Logger
+	kernel kernel
+	lanes  lanes         // one kernel operation at a time per NQN and per target address
+	tick   time.Duration // how often sysfs is looked at without an event
+	settle time.Duration // how long a subsystem may outlive its last controller
+
+	rescanAfter time.Duration // without a device; then twice as long each time
 }
 
 // New makes an Initiator; it does no I/O.
-func New(cfg Config) *Initiator { return &Initiator{cfg: cfg} }
-
-// Connect makes sure that the target is connected and returns its block device.
-func (i *Initiator) Connect(ctx context.Context, t Target, o Options) (Namespace, error) {
-	return Namespace{}, ErrUnsupported
+func New(cfg Config) *Initiator {
+	if cfg.SysRoot == "" {
+		cfg.SysRoot = "/sys"
+	}
+	if cfg.DevRoot == "" {
+		cfg.DevRoot = "/dev"
+	}
+	if cfg.Fabrics == "" {
+		cfg.Fabrics = filepath.Join(cfg.DevRoot, "nvme-fabrics")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Observer == nil {
+		cfg.Observer = deaf{}
+	}
+	return &Initiator{
+		cfg: cfg, log: cfg.Logger, kernel: linux(),
+		tick: 200 * time.Millisecond, settle: 5 * time.Second, rescanAfter: time.Second,
+	}
 }
 
-// Find looks the volume's device up by exact NQN.
-func (i *Initiator) Find(nqn string) (Namespace, error) { return Namespace{}, ErrNotConnected }
+// deaf is the Observer of who brings none.
+type deaf struct{}
 
-// Disconnect deletes the controllers of exactly this NQN and returns nil once
-// the NQN has left sysfs.
-func (i *Initiator) Disconnect(ctx context.Context, nqn string) error { return ErrUnsupported }
+func (deaf) ObserveConnect(string, time.Duration) {}
+func (deaf) ObserveDisconnect(string)             {}
 
-// Connections counts this host's NVMe/TCP controllers by state.
-func (i *Initiator) Connections() (map[string]int, error) { return nil, ErrUnsupported }
+// status is the metric label of an outcome.
+func status(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, ErrTimeout):
+		return "timeout"
+	case errors.Is(err, ErrInUse):
+		return "in_use"
+	default:
+		return "error"
+	}
+}
