@@ -1,0 +1,161 @@
+package manifests
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/rds-csi/rds-csi/internal/config"
+)
+
+const dir = "../../deploy/kubernetes"
+
+// kinds is every kind that the manifests may use, with the type that the API server decodes it into.
+func kinds() map[string]func() any {
+	return map[string]func() any{
+		"CSIDriver":          func() any { return new(storagev1.CSIDriver) },
+		"StorageClass":       func() any { return new(storagev1.StorageClass) },
+		"Namespace":          func() any { return new(corev1.Namespace) },
+		"ServiceAccount":     func() any { return new(corev1.ServiceAccount) },
+		"ConfigMap":          func() any { return new(corev1.ConfigMap) },
+		"ClusterRole":        func() any { return new(rbacv1.ClusterRole) },
+		"ClusterRoleBinding": func() any { return new(rbacv1.ClusterRoleBinding) },
+		"Role":               func() any { return new(rbacv1.Role) },
+		"RoleBinding":        func() any { return new(rbacv1.RoleBinding) },
+		"Deployment":         func() any { return new(appsv1.Deployment) },
+		"DaemonSet":          func() any { return new(appsv1.DaemonSet) },
+	}
+}
+
+// load decodes every object of every manifest, refusing fields that the API does not have.
+func load(t *testing.T) []any {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no manifests in %s: %v", dir, err)
+	}
+	var objects []any
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for doc := range bytes.SplitSeq(data, []byte("\n---\n")) {
+			if o := decode(t, file, doc); o != nil {
+				objects = append(objects, o)
+			}
+		}
+	}
+	return objects
+}
+
+func decode(t *testing.T, file string, doc []byte) any {
+	t.Helper()
+	var head struct{ Kind string }
+	if err := yaml.Unmarshal(doc, &head); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	if head.Kind == "" { // only comments
+		return nil
+	}
+	newObject, ok := kinds()[head.Kind]
+	if !ok {
+		t.Fatalf("%s: kind %q is not expected here", file, head.Kind)
+	}
+	o := newObject()
+	if err := yaml.UnmarshalStrict(doc, o); err != nil {
+		t.Fatalf("%s: %s: %v", file, head.Kind, err)
+	}
+	return o
+}
+
+func only[T any](t *testing.T, objects []any) T {
+	t.Helper()
+	var found []T
+	for _, o := range objects {
+		if v, ok := o.(T); ok {
+			found = append(found, v)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%d objects of %T, want 1", len(found), *new(T))
+	}
+	return found[0]
+}
+
+// Without attachRequired there is no VolumeAttachment, and RWO protects nobody (democratic-csi#307).
+func TestAttachIsRequired(t *testing.T) {
+	driver := only[*storagev1.CSIDriver](t, load(t))
+	if driver.Spec.AttachRequired == nil || !*driver.Spec.AttachRequired {
+		t.Error("CSIDriver must say attachRequired: true")
+	}
+	if driver.Name != config.DefaultDriverName {
+		t.Errorf("CSIDriver is %s, the driver's default name is %s", driver.Name, config.DefaultDriverName)
+	}
+	// A CSIDriver that promises capacity objects which nobody publishes makes no claim schedulable (B20).
+	if driver.Spec.StorageCapacity != nil && *driver.Spec.StorageCapacity {
+		t.Error("storageCapacity is on, but the provisioner is not told to publish capacity")
+	}
+}
+
+// A missing attacher once meant that nothing was ever published.
+func TestControllerHasItsSidecars(t *testing.T) {
+	pod := only[*appsv1.Deployment](t, load(t)).Spec.Template.Spec
+	for _, name := range []string{"rds-csi", "csi-provisioner", "csi-attacher"} {
+		if !slices.ContainsFunc(pod.Containers, func(c corev1.Container) bool { return c.Name == name }) {
+			t.Errorf("the controller has no container %s", name)
+		}
+	}
+}
+
+// The key of the RDS must not lie on every node.
+func TestNodeHasNoSecret(t *testing.T) {
+	pod := only[*appsv1.DaemonSet](t, load(t)).Spec.Template.Spec
+	for _, v := range pod.Volumes {
+		if v.Secret != nil {
+			t.Errorf("the node plugin mounts secret %s", v.Secret.SecretName)
+		}
+	}
+	if pod.AutomountServiceAccountToken == nil || *pod.AutomountServiceAccountToken {
+		t.Error("the node plugin gets a service account token that it never uses")
+	}
+}
+
+// The ledger is rebuilt from these; without the rights it stays unknown for ever and nothing attaches.
+func TestControllerMayReadWhatTheLedgerNeeds(t *testing.T) {
+	role := only[*rbacv1.ClusterRole](t, load(t))
+	for _, resource := range []string{"volumeattachments", "persistentvolumes"} {
+		for _, verb := range []string{"list", "watch"} {
+			if !allows(role, resource, verb) {
+				t.Errorf("the controller may not %s %s", verb, resource)
+			}
+		}
+	}
+}
+
+func allows(role *rbacv1.ClusterRole, resource, verb string) bool {
+	return slices.ContainsFunc(role.Rules, func(r rbacv1.PolicyRule) bool {
+		return slices.Contains(r.Resources, resource) && slices.Contains(r.Verbs, verb) && len(r.ResourceNames) == 0
+	})
+}
+
+func TestExampleConfigurationIsAccepted(t *testing.T) {
+	text := only[*corev1.ConfigMap](t, load(t)).Data["config.yaml"]
+	for _, role := range []config.Role{config.Controller, config.Node} {
+		if _, err := config.Parse([]byte(text), role); err != nil {
+			t.Errorf("role %d: %v", role, err)
+		}
+	}
+	if strings.Contains(text, "PRIVATE KEY") {
+		t.Error("key material in a manifest")
+	}
+}
