@@ -44,19 +44,21 @@ type Item interface {
 
 // Menu is a directory of the console, like /disk.
 //
-// The console itself provides print, find and get on every menu; add, set, remove and everything else exist when
-// Verbs says so, and go to Call.
+// The console itself does print, find and get, on every menu whose Verbs has an entry "print"; add, set, remove and
+// everything else exist when Verbs says so, and go to Call.
 type Menu interface {
 	// Items returns all rows, in the order in which print shows them.
 	Items(ctx context.Context) ([]Item, error)
 	// Call runs a verb. For a verb whose argument list has "numbers" (set and remove always have), items are the
 	// rows addressed; the console has resolved them and answered "no such item" itself. Call is not made when the
-	// list of items was given and is empty (`set [find slot="absent"] ...` does nothing and says nothing).
+	// list of items was given and is empty (`set [find slot="absent"] ...` does nothing and says nothing); it is made
+	// with nil items when a verb other than set and remove was given none. "numbers" is not among args.
 	// An error's text is what the user reads ("failure: ..."). The value is what `[...]` yields: the ID for add.
 	Call(ctx context.Context, verb string, items []Item, args []Arg, out io.Writer) (Value, error)
 	// Print writes the human form of these items, a selection of Items in the same order.
 	Print(ctx context.Context, w io.Writer, items []Item, style PrintStyle) error
-	// Verbs maps each verb to the names of its arguments. An entry "print" adds flags to the console's own.
+	// Verbs maps each verb to the names of its arguments. The entry "print" is there when the menu has something to
+	// show; what it lists is added to the console's own flags of print.
 	Verbs() map[string][]string
 }
 
@@ -69,6 +71,12 @@ type Named interface {
 // as-value yields one map instead of a list of maps.
 type Singleton interface {
 	Singleton() bool
+}
+
+// Tabular is a Menu whose table shows fewer columns than an item has properties: `print as-value` without `detail`
+// yields only these [S], which is why scripts ask for `print detail as-value`.
+type Tabular interface {
+	Columns() []string
 }
 
 // Guarded is a Menu whose verbs need other policies than the usual ones (read for print, find and get, write for

@@ -2,7 +2,7 @@ package console
 
 import "slices"
 
-// Map is an array with keys. It keeps the order in which keys were first set.
+// Map is an array with keys. RouterOS keeps such arrays sorted by key [V], which is why ".id" comes first in as-value.
 type Map struct {
 	keys   []string
 	values map[string]Value
@@ -13,8 +13,8 @@ func NewMap() *Map { return &Map{values: map[string]Value{}} }
 
 // Set sets a key.
 func (m *Map) Set(key string, v Value) {
-	if _, ok := m.values[key]; !ok {
-		m.keys = append(m.keys, key)
+	if at, found := slices.BinarySearch(m.keys, key); !found {
+		m.keys = slices.Insert(m.keys, at, key)
 	}
 	m.values[key] = v
 }
