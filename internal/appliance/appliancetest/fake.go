@@ -3,7 +3,6 @@ package appliancetest
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,6 +24,12 @@ const (
 	Delete   Op = "delete"
 	Export   Op = "export"
 	Capacity Op = "capacity"
+)
+
+// The forms of slots that a driver gives: derived from the name, and the existing driver's.
+const (
+	derivedForm = "pvc-abcdefghijklmnopqrstuvwxyz"
+	adoptedForm = "pvc-00000000-0000-0000-0000-000000000000"
 )
 
 // Fake is an RDS in memory. It may be used by many goroutines; each operation is atomic.
@@ -220,24 +225,32 @@ func (f *Fake) List(ctx context.Context) (list []appliance.Volume, err error) {
 // Delete removes the volume and its file.
 func (f *Fake) Delete(ctx context.Context, slot string) error {
 	return f.do(ctx, Delete, func() error {
-		path, err := f.settings.Pool.Join(slot + ".img")
-		if err != nil {
+		file, named, err := f.doomed(slot)
+		switch {
+		case err != nil:
 			return err
+		case f.named(file) != named:
+			return f.errorf(slot, appliance.ErrInUse)
 		}
-		file, expected := path.Disk(), 0
-		if d, found := f.disks[slot]; found {
-			if f.volume(d, "").Owner == appliance.OwnerForeign {
-				return f.errorf(slot, appliance.ErrForeign)
-			}
-			file, expected = d.Path, 1
-		}
-		if strings.HasSuffix(file, "/"+slot+".img") && f.named(file) == expected {
-			delete(f.disks, slot)
-			delete(f.files, file)
-			return nil
-		}
-		return f.errorf(slot, appliance.ErrInUse)
+		delete(f.disks, slot)
+		delete(f.files, file)
+		return nil
 	})
+}
+
+// doomed is the file that goes with a slot, and how many items may name it; no file if there is none that we may remove.
+func (f *Fake) doomed(slot string) (file string, named int, err error) {
+	d, found := f.disks[slot]
+	switch {
+	case found && f.owner(d) == appliance.OwnerForeign, found && !strings.HasSuffix(d.Path, "/"+slot+".img"):
+		return "", 0, f.errorf(slot, appliance.ErrForeign)
+	case found:
+		return d.Path, 1, nil
+	case len(slot) == len(derivedForm) || len(slot) == len(adoptedForm):
+		return f.settings.Pool.Disk() + "/" + slot + ".img", 0, nil
+	default:
+		return "", 0, nil
+	}
 }
 
 func (f *Fake) named(file string) (n int) {
@@ -310,7 +323,7 @@ func (f *Fake) owner(d Disk) appliance.Owner {
 	switch {
 	case d.Cluster == f.settings.ClusterID:
 		return appliance.OwnerOurs
-	case d.Cluster == "" && len(d.Slot) == len("pvc-00000000-0000-0000-0000-000000000000"):
+	case d.Cluster == "" && len(d.Slot) == len(adoptedForm):
 		return appliance.OwnerNone
 	default:
 		return appliance.OwnerForeign
@@ -349,6 +362,3 @@ func (f *Fake) Files(testing.TB) []string {
 	defer f.mu.Unlock()
 	return slices.Sorted(maps.Keys(f.files))
 }
-
-// ErrLost is what a caller sees when the reply to a mutating command is lost.
-var ErrLost = fmt.Errorf("fake rds: reply lost: %w", errors.Join(appliance.ErrOutcomeUnknown))

@@ -1,0 +1,544 @@
+package appliancetest
+
+import (
+	"context"
+	"errors"
+	"path"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rds-csi/rds-csi/internal/appliance"
+)
+
+// Settings are what the contract configures every RDS with. The pool must be mounted at storage-pool, with at least 2 TiB
+// in it; a second one must not exist.
+func Settings(t testing.TB) appliance.Settings {
+	return appliance.Settings{
+		Name: "rds1", ClusterID: "homelab", Pool: parse(t, "/storage-pool/k8s"), NVMeAddress: "10.42.68.1", NVMePort: 4420,
+	}
+}
+
+// PoolBytes is how large the pool is.
+const PoolBytes = 4 * tib
+
+const (
+	mib = 1 << 20
+	gib = 1 << 30
+	tib = 1 << 40
+
+	adoptedSlot = "pvc-2f4a1c8e-7b60-4d5e-9a3b-0c1d2e3f4a5b"
+	adoptedPath = "/storage-pool/metal-csi/" + adoptedSlot + ".img"
+)
+
+// Factory makes a fresh, empty RDS with Settings and PoolBytes, and the back door to it.
+type Factory func(t *testing.T) (RDS, Device)
+
+// Contract holds an RDS to what the driver relies on.
+func Contract(t *testing.T, start Factory) {
+	for name, test := range map[string]func(*testing.T, scene){
+		"create":                 testCreate,
+		"create again":           testCreateAgain,
+		"create at once":         testCreateAtOnce,
+		"create hostile names":   testCreateHostileNames,
+		"create refuses":         testCreateRefuses,
+		"create over a leftover": testCreateOverLeftover,
+		"create elsewhere":       testCreateElsewhere,
+		"pool full":              testPoolFull,
+		"size":                   testSize,
+		"get":                    testGet,
+		"list":                   testList,
+		"foreign":                testForeign,
+		"delete":                 testDelete,
+		"delete spares others":   testDeleteSparesOthers,
+		"delete named files":     testDeleteNamedFiles,
+		"delete an orphan file":  testDeleteOrphanFile,
+		"export":                 testExport,
+		"adopt":                  testAdopt,
+		"mounted":                testMounted,
+		"capacity":               testCapacity,
+		"cancelled":              testCancelled,
+	} {
+		t.Run(name, func(t *testing.T) {
+			rds, device := start(t)
+			test(t, scene{RDS: rds, device: device, settings: Settings(t)})
+		})
+	}
+}
+
+// scene is one fresh RDS.
+type scene struct {
+	RDS
+	device   Device
+	settings appliance.Settings
+}
+
+func (s scene) slot(name string) string { return appliance.SlotFor(s.settings.ClusterID, name) }
+
+func (s scene) file(name string) string { return s.settings.Pool.Disk() + "/" + s.slot(name) + ".img" }
+
+// create makes a volume that is to succeed.
+func (s scene) create(t *testing.T, req appliance.CreateRequest) appliance.Volume {
+	t.Helper()
+	v, err := s.Create(t.Context(), req)
+	if err != nil {
+		t.Fatalf("create %q: %v", req.Name, err)
+	}
+	return v
+}
+
+// unchanged runs something and proves that the device is as it was.
+func (s scene) unchanged(t *testing.T, do func()) {
+	t.Helper()
+	disks, files := s.device.Disks(t), s.device.Files(t)
+	do()
+	if now := s.device.Disks(t); !reflect.DeepEqual(disks, now) {
+		t.Errorf("disks were\n%+v\nand are\n%+v", disks, now)
+	}
+	if now := s.device.Files(t); !slices.Equal(files, now) {
+		t.Errorf("files were %v and are %v", files, now)
+	}
+}
+
+// is checks for a sentinel, and that the message names the RDS: it is what people get to read.
+func is(t *testing.T, err, sentinel error) {
+	t.Helper()
+	if !errors.Is(err, sentinel) {
+		t.Errorf("error is %v, want one that wraps %q", err, sentinel)
+		return
+	}
+	if !strings.Contains(err.Error(), "rds1") && !errors.Is(err, appliance.ErrOutOfRange) {
+		t.Errorf("error %q does not name the rds", err)
+	}
+}
+
+func parse(t testing.TB, s string) appliance.Path {
+	t.Helper()
+	p, err := appliance.ParsePath(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// B6: mount-filesystem is no from the first moment on; the existing driver leaves RouterOS's default, yes.
+func testCreate(t *testing.T, s scene) {
+	v := s.create(t, appliance.CreateRequest{Name: "pvc-1", Claim: "web/data", RequiredBytes: 5 * gib})
+	want := appliance.Volume{
+		ID: appliance.ID{RDS: "rds1", Slot: s.slot("pvc-1")}, Name: "pvc-1", Claim: "web/data", SizeBytes: 5 * gib,
+		NQN: appliance.NQNFor(s.slot("pvc-1")), Address: "10.42.68.1", Port: 4420, Path: parse(t, s.file("pvc-1")),
+		Exported: true, Owner: appliance.OwnerOurs,
+	}
+	if v != want {
+		t.Errorf("created\n%+v, want\n%+v", v, want)
+	}
+	disk := Disk{
+		Slot: v.ID.Slot, Cluster: "homelab", Name: "pvc-1", Claim: "web/data", Path: s.file("pvc-1"), SizeBytes: 5 * gib,
+		NQN: v.NQN, Port: 4420, Exported: true,
+	}
+	if got := s.device.Disks(t); len(got) != 1 || got[disk.Slot] != disk {
+		t.Errorf("on the device\n%+v, want\n%+v", got, disk)
+	}
+	if got := s.device.Files(t); !slices.Equal(got, []string{s.file("pvc-1")}) {
+		t.Errorf("files: %v", got)
+	}
+	if v.ID.String() != "rds1/"+s.slot("pvc-1") {
+		t.Errorf("handle %s", v.ID)
+	}
+}
+
+func testCreateAgain(t *testing.T, s scene) {
+	req := appliance.CreateRequest{Name: "pvc-1", Claim: "web/data", RequiredBytes: 5 * gib, LimitBytes: 6 * gib}
+	first := s.create(t, req)
+	s.unchanged(t, func() {
+		if again := s.create(t, req); again != first {
+			t.Errorf("again\n%+v, first\n%+v", again, first)
+		}
+		for _, c := range []struct {
+			required, limit int64
+			fits            bool
+		}{{0, 0, true}, {4 * gib, 0, true}, {0, 5 * gib, true}, {5*gib + 1, 0, false}, {1 * gib, 4 * gib, false}} {
+			_, err := s.Create(t.Context(), appliance.CreateRequest{Name: "pvc-1", RequiredBytes: c.required, LimitBytes: c.limit})
+			if c.fits && err != nil {
+				t.Errorf("[%d, %d]: %v", c.required, c.limit, err)
+			}
+			if !c.fits {
+				is(t, err, appliance.ErrIncompatible)
+			}
+		}
+		_, err := s.Create(t.Context(), appliance.CreateRequest{Name: "pvc-1", NVMePort: 4421})
+		is(t, err, appliance.ErrIncompatible)
+	})
+}
+
+// B16: eight parallel creates of one name gave the existing driver one success and seven internal errors.
+func testCreateAtOnce(t *testing.T, s scene) {
+	const callers = 16
+	volumes, errs := make([]appliance.Volume, callers), make([]error, callers)
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() {
+			volumes[i], errs[i] = s.Create(t.Context(), appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+		})
+	}
+	wg.Wait()
+	for i := range callers {
+		if errs[i] != nil || volumes[i] != volumes[0] {
+			t.Errorf("caller %d: %+v, %v", i, volumes[i], errs[i])
+		}
+	}
+	if disks, files := s.device.Disks(t), s.device.Files(t); len(disks) != 1 || len(files) != 1 {
+		t.Errorf("on the device: %+v %v", disks, files)
+	}
+}
+
+// B26: what users write arrives as text, or not at all.
+func testCreateHostileNames(t *testing.T, s scene) {
+	names := []string{
+		`a"b`, `a;/system reboot`, `$x`, `[/disk remove [find]]`, `a\`, `{}`, "a\nb", "a\x00b", "a b", "né", "?", "%41", "name=x cluster=y",
+		strings.Repeat(`"`, 128), strings.Repeat("é", 64), "rds-csi-foreign", "../../x",
+	}
+	for _, name := range names {
+		v := s.create(t, appliance.CreateRequest{Name: name, Claim: name + "/" + name, RequiredBytes: mib})
+		if v.Name != name {
+			t.Errorf("%q became %q", name, v.Name)
+		}
+	}
+	if got := len(s.device.Disks(t)); got != len(names) {
+		t.Errorf("%d names made %d disks", len(names), got)
+	}
+}
+
+func testCreateRefuses(t *testing.T, s scene) {
+	s.unchanged(t, func() {
+		for _, c := range []struct {
+			req  appliance.CreateRequest
+			want error
+		}{
+			{appliance.CreateRequest{}, appliance.ErrInvalid},
+			{appliance.CreateRequest{Name: strings.Repeat("n", 129)}, appliance.ErrInvalid},
+			{appliance.CreateRequest{Name: "x", RequiredBytes: 2, LimitBytes: 1}, appliance.ErrOutOfRange},
+			{appliance.CreateRequest{Name: "x", Pool: parse(t, "/no-such-pool/k8s")}, appliance.ErrPoolNotFound},
+		} {
+			_, err := s.Create(t.Context(), c.req)
+			is(t, err, c.want)
+		}
+	})
+}
+
+// A file without an item may be somebody's data: it is not opened, not overwritten, not removed.
+func testCreateOverLeftover(t *testing.T, s scene) {
+	s.device.PutFile(t, s.file("pvc-1"))
+	s.unchanged(t, func() {
+		_, err := s.Create(t.Context(), appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+		is(t, err, appliance.ErrLeftover)
+		if !strings.Contains(err.Error(), s.slot("pvc-1")) {
+			t.Errorf("%q does not name the volume", err)
+		}
+	})
+}
+
+func testCreateElsewhere(t *testing.T, s scene) {
+	req := appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib, Pool: parse(t, "/storage-pool/a/b/c"), NVMeAddress: "10.0.0.9", NVMePort: 4421}
+	v := s.create(t, req)
+	if v.Path != parse(t, "/storage-pool/a/b/c/"+v.ID.Slot+".img") || v.Address != "10.0.0.9" || v.Port != 4421 {
+		t.Errorf("created %+v", v)
+	}
+	s.unchanged(t, func() {
+		if again := s.create(t, req); again != v {
+			t.Errorf("again %+v", again)
+		}
+		req.Pool = parse(t, "/storage-pool/a")
+		_, err := s.Create(t.Context(), req)
+		is(t, err, appliance.ErrIncompatible)
+	})
+	top := s.create(t, appliance.CreateRequest{Name: "pvc-2", RequiredBytes: gib, Pool: parse(t, "/storage-pool")})
+	if top.Path.Dir() != parse(t, "/storage-pool") {
+		t.Errorf("created %+v", top)
+	}
+	if err := s.Delete(t.Context(), v.ID.Slot); err != nil {
+		t.Error(err)
+	}
+	if files := s.device.Files(t); !slices.Equal(files, []string{top.Path.Disk()}) {
+		t.Errorf("left: %v", files)
+	}
+}
+
+func testPoolFull(t *testing.T, s scene) {
+	s.unchanged(t, func() {
+		_, err := s.Create(t.Context(), appliance.CreateRequest{Name: "huge", RequiredBytes: PoolBytes + gib})
+		is(t, err, appliance.ErrNoSpace)
+	})
+	s.create(t, appliance.CreateRequest{Name: "huge", RequiredBytes: gib})
+}
+
+// B12: the existing driver cut 1.5 TiB to 1 TiB and said 1.5.
+func testSize(t *testing.T, s scene) {
+	for _, c := range []struct{ required, limit, want int64 }{
+		{0, 0, gib}, {1536*gib + 1, 0, 1536*gib + mib}, {3 * mib / 2, 0, 2 * mib}, {5*mib + 1, 5*mib + 8192, 5*mib + 4096},
+	} {
+		name := "pvc-" + string(rune('a'+c.required%26))
+		v := s.create(t, appliance.CreateRequest{Name: name, RequiredBytes: c.required, LimitBytes: c.limit})
+		if on := s.device.Disks(t)[v.ID.Slot]; v.SizeBytes != c.want || on.SizeBytes != c.want {
+			t.Errorf("[%d, %d]: said %d, made %d, want %d", c.required, c.limit, v.SizeBytes, on.SizeBytes, c.want)
+		}
+	}
+}
+
+func testGet(t *testing.T, s scene) {
+	want := s.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	if got, err := s.Get(t.Context(), want.ID.Slot); err != nil || got != want {
+		t.Errorf("got\n%+v, %v, want\n%+v", got, err, want)
+	}
+	_, err := s.Get(t.Context(), s.slot("absent"))
+	is(t, err, appliance.ErrNotFound)
+}
+
+func testList(t *testing.T, s scene) {
+	if list, err := s.List(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("empty rds: %+v, %v", list, err)
+	}
+	ours := s.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	s.device.PutDisk(t, adoptable())
+	s.device.PutDisk(t, foreign("other"))
+	list, err := s.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	owners := map[string]appliance.Owner{}
+	for _, v := range list {
+		owners[v.ID.Slot] = v.Owner
+	}
+	want := map[string]appliance.Owner{
+		ours.ID.Slot: appliance.OwnerOurs, adoptedSlot: appliance.OwnerNone, foreign("other").Slot: appliance.OwnerForeign,
+	}
+	if !reflect.DeepEqual(owners, want) {
+		t.Errorf("owners: %v, want %v", owners, want)
+	}
+	if i := slices.IndexFunc(list, func(v appliance.Volume) bool { return v.ID.Slot == ours.ID.Slot }); i < 0 || list[i] != ours {
+		t.Errorf("listed\n%+v, created\n%+v", list, ours)
+	}
+}
+
+func adoptable() Disk {
+	return Disk{
+		Slot: adoptedSlot, Path: adoptedPath, SizeBytes: 10 * gib, NQN: appliance.NQNFor(adoptedSlot), Port: 4420, Exported: true,
+		MountFilesystem: true,
+	}
+}
+
+// foreign is another cluster's volume; its slot could be anything.
+func foreign(cluster string) Disk {
+	slot := appliance.SlotFor("homelab", "taken by "+cluster)
+	return Disk{
+		Slot: slot, Cluster: cluster, Name: "taken", Path: "/storage-pool/k8s/" + slot + ".img", SizeBytes: gib,
+		NQN: appliance.NQNFor(slot), Port: 4420, Exported: true,
+	}
+}
+
+// B5: anything that looked alike was fair game, whoever owned it. A cluster's id may be the beginning of another's.
+func testForeign(t *testing.T, s scene) {
+	items := []Disk{foreign("other"), foreign("homelab2"), foreign("home"), foreign("")}
+	hand := adoptable() // somebody has written a comment: it is his now
+	hand.Cluster, hand.Name = "other", "taken"
+	plain := adoptable()
+	plain.Slot, plain.Path = "backup", "/storage-pool/k8s/backup.img"
+	for _, d := range append(items, hand, plain) {
+		s.device.PutDisk(t, d)
+		s.unchanged(t, func() {
+			v, err := s.Get(t.Context(), d.Slot)
+			if err != nil || v.Owner != appliance.OwnerForeign {
+				t.Errorf("%s: %+v, %v", d.Slot, v, err)
+			}
+			is(t, s.Delete(t.Context(), d.Slot), appliance.ErrForeign)
+			_, err = s.Export(t.Context(), d.Slot)
+			is(t, err, appliance.ErrForeign)
+		})
+	}
+	for _, d := range items {
+		s.unchanged(t, func() {
+			_, err := s.Create(t.Context(), appliance.CreateRequest{Name: "taken by " + d.Cluster, RequiredBytes: gib})
+			is(t, err, appliance.ErrForeign)
+		})
+	}
+}
+
+func testDelete(t *testing.T, s scene) {
+	v := s.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	for _, slot := range []string{v.ID.Slot, v.ID.Slot, s.slot("never"), "not-ours"} {
+		if err := s.Delete(t.Context(), slot); err != nil {
+			t.Errorf("delete %s: %v", slot, err)
+		}
+	}
+	if disks, files := s.device.Disks(t), s.device.Files(t); len(disks) != 0 || len(files) != 0 {
+		t.Errorf("left: %+v %v", disks, files)
+	}
+	s.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: 2 * gib})
+}
+
+// B5: a sibling directory whose name begins alike, a copy that the user keeps, and other volumes stay.
+func testDeleteSparesOthers(t *testing.T, s scene) {
+	v := s.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	other := s.create(t, appliance.CreateRequest{Name: "pvc-10", RequiredBytes: gib})
+	keep := []string{
+		"/storage-pool/k8s-backup/" + path.Base(s.file("pvc-1")),
+		"/storage-pool/k8s/old/" + path.Base(s.file("pvc-1")),
+		"/storage-pool/k8s/" + v.ID.Slot + ".img.bak",
+		"/storage-pool/k8s/" + v.ID.Slot,
+		"/storage-pool/" + path.Base(s.file("pvc-1")),
+	}
+	for _, file := range keep {
+		s.device.PutFile(t, file)
+	}
+	if err := s.Delete(t.Context(), v.ID.Slot); err != nil {
+		t.Fatal(err)
+	}
+	want := slices.Sorted(slices.Values(append(keep, other.Path.Disk())))
+	if got := s.device.Files(t); !slices.Equal(got, want) {
+		t.Errorf("files left: %v, want %v", got, want)
+	}
+	if disks := s.device.Disks(t); len(disks) != 1 || disks[other.ID.Slot].Slot == "" {
+		t.Errorf("disks left: %+v", disks)
+	}
+}
+
+// A file that any other item names is never removed, however the item writes the path.
+func testDeleteNamedFiles(t *testing.T, s scene) {
+	v := s.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	second := foreign("other")
+	second.Path = v.Path.Disk()
+	s.device.PutDisk(t, second)
+	s.unchanged(t, func() { is(t, s.Delete(t.Context(), v.ID.Slot), appliance.ErrInUse) })
+
+	// The item is gone, and the file lives on under another one.
+	orphan := foreign("another")
+	orphan.Path = s.file("pvc-2")
+	s.device.PutDisk(t, orphan)
+	s.unchanged(t, func() { is(t, s.Delete(t.Context(), s.slot("pvc-2")), appliance.ErrInUse) })
+
+	// Our item, but its file is somebody's who has given it his own name.
+	renamed := foreign("homelab")
+	renamed.Path = "/storage-pool/k8s/precious.img"
+	s.device.PutDisk(t, renamed)
+	s.unchanged(t, func() { is(t, s.Delete(t.Context(), renamed.Slot), appliance.ErrForeign) })
+}
+
+// The RDS went down between the two removals: the next call finishes the work.
+func testDeleteOrphanFile(t *testing.T, s scene) {
+	s.device.PutFile(t, s.file("pvc-1"))
+	s.device.PutFile(t, "/storage-pool/k8s/mailbox.img")
+	for _, slot := range []string{s.slot("pvc-1"), "mailbox"} {
+		if err := s.Delete(t.Context(), slot); err != nil {
+			t.Errorf("delete %s: %v", slot, err)
+		}
+	}
+	if files := s.device.Files(t); !slices.Equal(files, []string{"/storage-pool/k8s/mailbox.img"}) {
+		t.Errorf("left: %v, want the one that no driver can have named", files)
+	}
+}
+
+// democratic-csi#496: an appliance may come back without its exports, and what is Bound can then not be attached.
+func testExport(t *testing.T, s scene) {
+	v := s.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	right := s.device.Disks(t)[v.ID.Slot]
+	export := func() {
+		t.Helper()
+		if got, err := s.Export(t.Context(), v.ID.Slot); err != nil || got != v {
+			t.Errorf("exported\n%+v, %v, want\n%+v", got, err, v)
+		}
+		if now := s.device.Disks(t)[v.ID.Slot]; now != right {
+			t.Errorf("on the device\n%+v, want\n%+v", now, right)
+		}
+	}
+	s.unchanged(t, export)
+	for _, wrong := range []func(*Disk){
+		func(d *Disk) { d.Exported = false },
+		func(d *Disk) { d.MountFilesystem = true },
+		func(d *Disk) { d.NQN = "nqn.2000-02.com.mikrotik:other" },
+		func(d *Disk) { d.Exported, d.MountFilesystem, d.NQN = false, true, "nqn.2000-02.com.mikrotik:other" },
+	} {
+		d := right
+		wrong(&d)
+		s.device.PutDisk(t, d)
+		export()
+	}
+	_, err := s.Export(t.Context(), s.slot("absent"))
+	is(t, err, appliance.ErrNotFound)
+}
+
+// The volumes of the existing driver: bare handle, no comment, another directory, mount-filesystem=yes (B6).
+func testAdopt(t *testing.T, s scene) {
+	s.device.PutDisk(t, adoptable())
+	v, err := s.Get(t.Context(), adoptedSlot)
+	if err != nil || v.Owner != appliance.OwnerNone || v.Path != parse(t, adoptedPath) || v.SizeBytes != 10*gib || !v.MountFilesystem {
+		t.Errorf("got %+v, %v", v, err)
+	}
+	v, err = s.Export(t.Context(), adoptedSlot)
+	if err != nil || v.MountFilesystem || !v.Exported || v.NQN != appliance.NQNFor(adoptedSlot) {
+		t.Errorf("exported %+v, %v", v, err)
+	}
+	if d := s.device.Disks(t)[adoptedSlot]; d.MountFilesystem || !d.Exported || d.Cluster != "" {
+		t.Errorf("on the device: %+v", d)
+	}
+	copied := "/storage-pool/k8s/" + path.Base(adoptedPath)
+	s.device.PutFile(t, copied)
+	if err := s.Delete(t.Context(), adoptedSlot); err != nil {
+		t.Error(err)
+	}
+	if disks, files := s.device.Disks(t), s.device.Files(t); len(disks) != 0 || !slices.Equal(files, []string{copied}) {
+		t.Errorf("left: %+v %v", disks, files)
+	}
+}
+
+func testMounted(t *testing.T, s scene) {
+	d := adoptable()
+	d.Mounted = true
+	s.device.PutDisk(t, d)
+	s.unchanged(t, func() {
+		_, err := s.Export(t.Context(), adoptedSlot)
+		is(t, err, appliance.ErrMounted)
+	})
+}
+
+func testCapacity(t *testing.T, s scene) {
+	before, err := s.Capacity(t.Context(), appliance.Path{})
+	if err != nil || before.SizeBytes != PoolBytes || before.FreeBytes > PoolBytes || before.FreeBytes < PoolBytes/2 {
+		t.Fatalf("%+v, %v", before, err)
+	}
+	if before.Path != s.settings.Pool || before.Filesystem != "btrfs" || before.State != "clean" {
+		t.Errorf("%+v", before)
+	}
+	s.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: tib})
+	after, err := s.Capacity(t.Context(), parse(t, "/storage-pool/elsewhere"))
+	if err != nil || before.FreeBytes-after.FreeBytes != tib {
+		t.Errorf("after 1 TiB: %+v, %v", after, err)
+	}
+	_, err = s.Capacity(t.Context(), parse(t, "/no-such-pool/x"))
+	is(t, err, appliance.ErrPoolNotFound)
+	if err != nil && !strings.Contains(err.Error(), "/no-such-pool/x") {
+		t.Errorf("%q does not name the path", err)
+	}
+}
+
+// B15: a look-up that failed says nothing about what is there.
+func testCancelled(t *testing.T, s scene) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, create := s.Create(ctx, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	_, get := s.Get(ctx, s.slot("pvc-1"))
+	_, export := s.Export(ctx, s.slot("pvc-1"))
+	_, capacity := s.Capacity(ctx, appliance.Path{})
+	list, listed := s.List(ctx)
+	for what, err := range map[string]error{
+		"create": create, "get": get, "export": export, "capacity": capacity, "list": listed, "delete": s.Delete(ctx, s.slot("pvc-1")),
+	} {
+		if err == nil || errors.Is(err, appliance.ErrNotFound) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if len(list) != 0 {
+		t.Errorf("listed %+v", list)
+	}
+}
