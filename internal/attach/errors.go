@@ -7,11 +7,11 @@ import (
 )
 
 var (
-	// ErrUnknown: the authority was not read yet, so nothing may be admitted.
+	// ErrUnknown says that the authority was not read yet, so nothing may be admitted.
 	// The caller answers Unavailable and is asked again.
 	ErrUnknown = errors.New("attachments are not known yet")
-	// ErrNotSeen: no VolumeAttachment that asks for this volume on this node is
-	// visible yet, so older rivals may be invisible too. The caller answers
+	// ErrNotSeen says that no VolumeAttachment that asks for this volume on this
+	// node is visible yet, so older rivals may be invisible too. The caller answers
 	// Unavailable and is asked again.
 	ErrNotSeen = errors.New("no VolumeAttachment asks for it yet")
 )
@@ -28,7 +28,7 @@ type ConflictError struct {
 // Error names the volume, both nodes and the way out.
 func (e *ConflictError) Error() string {
 	return fmt.Sprintf("volume %s cannot be attached to node %s: node %s has it (%s); "+
-		"it becomes free when that VolumeAttachment is gone: stop the pod that uses it there",
+		"stop the pod that uses it there and wait for the detach",
 		e.Volume, e.Node, e.Holder, e.Reason)
 }
 

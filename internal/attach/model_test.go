@@ -1,0 +1,343 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// The model: an API server with a log of everything it wrote, an attacher that
+// works as external-attacher does, and a ledger that sees the log late, twice,
+// or through a relist, and may lose its memory at any point.
+//
+// What holds after every step:
+//   - at most one node (two for MultiNode) is admitted: publish said yes, and
+//     neither was it unpublished nor is its VolumeAttachment gone;
+//   - the number is that of the log as far as it was seen; unknown before;
+//   - a restarted ledger that has seen all gives the same answer for every pair
+//     as the one before it.
+
+const modelSkew = 10 * time.Second
+
+// record is a VolumeAttachment in the API server, with what the attacher did.
+type record struct {
+	Attachment
+	touched     bool // the attacher has put its finalizer
+	unpublished bool // the attacher has begun to detach
+}
+
+func (r *record) pair() string { return r.Volume + "@" + r.Node }
+
+// entry is one line of the API server's log.
+type entry struct {
+	a    Attachment
+	gone bool
+}
+
+type model struct {
+	now     time.Time
+	uids    int
+	api     map[string]*record // by pair, as names are derived from it
+	log     []entry
+	ledger  *Ledger
+	synced  bool
+	seen    int // entries of the log that the ledger has seen
+	view    map[string]Attachment
+	yes     map[string]bool // admitted pairs
+	volumes map[string]Mode
+	nodes   []string
+}
+
+// newModel is small, and often very small: rivals must meet for anything to go
+// wrong.
+func newModel(t *rapid.T) *model {
+	m := &model{
+		now: time.Unix(1_000_000, 0), api: map[string]*record{}, yes: map[string]bool{},
+		view:  map[string]Attachment{},
+		nodes: []string{"a", "b", "c"}[:rapid.IntRange(2, 3).Draw(t, "nodes")],
+		volumes: rapid.SampledFrom([]map[string]Mode{
+			{"single": SingleNode}, {"multi": MultiNode}, {"single": SingleNode, "multi": MultiNode},
+		}).Draw(t, "volumes"),
+	}
+	m.ledger = NewLedger(Options{ClockSkew: modelSkew})
+	return m
+}
+
+func (m *model) write(r *record) { m.log = append(m.log, entry{a: r.Attachment}) }
+func (m *model) erase(r *record) { m.end(r); m.log = append(m.log, entry{a: r.Attachment, gone: true}) }
+func (m *model) end(r *record)   { delete(m.api, r.pair()); delete(m.yes, r.pair()) }
+
+// pick draws one of the records that fit, or nil.
+func (m *model) pick(t *rapid.T, fits func(*record) bool) *record {
+	var keys []string
+	for k, r := range m.api {
+		if fits(r) {
+			keys = append(keys, k)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	slices.Sort(keys)
+	return m.api[rapid.SampledFrom(keys).Draw(t, "attachment")]
+}
+
+// Create: the attach/detach controller (or a hand: it makes rivals too) wants it.
+func (m *model) Create(t *rapid.T) {
+	volume := rapid.SampledFrom(slices.Sorted(maps.Keys(m.volumes))).Draw(t, "volume")
+	node := rapid.SampledFrom(m.nodes).Draw(t, "node")
+	m.now = m.now.Add(time.Duration(rapid.IntRange(0, 20_000).Draw(t, "ms later")) * time.Millisecond)
+	clock := time.Duration(rapid.IntRange(-4_500, 4_500).Draw(t, "clock off by ms")) * time.Millisecond
+	if m.api[volume+"@"+node] != nil {
+		return
+	}
+	m.uids++
+	r := &record{Attachment: Attachment{
+		UID: fmt.Sprint(m.uids), Name: volume + "@" + node, Volume: volume, Node: node,
+		Created: m.now.Add(clock).Truncate(time.Second),
+	}}
+	m.api[r.pair()] = r
+	m.write(r)
+}
+
+// Publish: the attacher asks, maybe not knowing yet of a deletion.
+func (m *model) Publish(t *rapid.T) {
+	r := m.pick(t, func(r *record) bool { return !r.unpublished })
+	if r == nil {
+		return
+	}
+	r.touched = true
+	err := m.ledger.Publish(r.Volume, r.Node, m.volumes[r.Volume])
+	if !m.synced && !errors.Is(err, ErrUnknown) {
+		t.Fatalf("unknown ledger answered %v", err)
+	}
+	if err != nil {
+		return
+	}
+	was := m.yes[r.pair()]
+	m.yes[r.pair()] = true
+	switch rapid.SampledFrom([]string{"attached", "reply lost", "failed"}).Draw(t, "then") {
+	case "attached":
+		if !r.Attached {
+			r.Attached = true
+			m.write(r)
+		}
+	case "failed":
+		if !was {
+			m.ledger.Abandon(r.Volume, r.Node)
+			delete(m.yes, r.pair())
+		}
+	}
+}
+
+// Delete: nobody wants it any more. Without the attacher's finalizer it is gone
+// at once; the package comment says why that must have been seen (Flush).
+func (m *model) Delete(t *rapid.T) {
+	r := m.pick(t, func(r *record) bool { return !r.Deleting })
+	if r == nil {
+		return
+	}
+	if !r.touched {
+		m.erase(r)
+		m.Flush(t)
+		return
+	}
+	r.Deleting = true
+	m.write(r)
+}
+
+// Unpublish: the attacher detaches, once or again, and then lets it go.
+func (m *model) Unpublish(t *rapid.T) {
+	r := m.pick(t, func(r *record) bool { return r.Deleting })
+	if r == nil {
+		return
+	}
+	m.unpublish(r)
+	if rapid.Bool().Draw(t, "finalizer removed") {
+		m.erase(r)
+	}
+}
+
+// unpublish comes after the ledger has seen what was published: the attacher
+// asked for that first, and was refused until then.
+func (m *model) unpublish(r *record) {
+	if !r.unpublished {
+		m.seeUntil(func() bool { _, ok := m.view[r.UID]; return ok })
+	}
+	r.unpublished = true
+	m.ledger.Unpublish(r.Volume, r.Node)
+	delete(m.yes, r.pair())
+}
+
+// Detach is a whole detach that the ledger's watch is late to see.
+func (m *model) Detach(t *rapid.T) {
+	r := m.pick(t, func(r *record) bool { return r.touched })
+	if r == nil {
+		return
+	}
+	r.Deleting = true
+	m.write(r)
+	m.unpublish(r)
+	m.erase(r)
+}
+
+// ByHand removes a finalizer without any detach.
+func (m *model) ByHand(t *rapid.T) {
+	if r := m.pick(t, func(*record) bool { return true }); r != nil {
+		m.erase(r)
+		m.Flush(t)
+	}
+}
+
+// Deliver lets the ledger see some more of the log, some entries twice.
+func (m *model) Deliver(t *rapid.T) {
+	twice := rapid.Bool().Draw(t, "twice")
+	for range rapid.IntRange(1, 5).Draw(t, "entries") {
+		if m.synced && m.seen < len(m.log) {
+			m.see()
+			if twice {
+				m.apply(m.log[m.seen-1])
+			}
+		}
+	}
+}
+
+// Flush lets the ledger see all there is.
+func (m *model) Flush(*rapid.T) {
+	m.seeUntil(func() bool { return false })
+}
+
+func (m *model) seeUntil(done func() bool) {
+	for m.synced && m.seen < len(m.log) && !done() {
+		m.see()
+	}
+}
+
+func (m *model) see() {
+	e := m.log[m.seen]
+	m.seen++
+	m.apply(e)
+	replay(m.view, e)
+}
+
+func (m *model) apply(e entry) {
+	if e.gone {
+		m.ledger.Remove(e.a.UID)
+		return
+	}
+	m.ledger.Upsert(e.a)
+}
+
+func replay(view map[string]Attachment, e entry) {
+	if e.gone {
+		delete(view, e.a.UID)
+		return
+	}
+	view[e.a.UID] = e.a
+}
+
+// Relist replaces the ledger's content by a list that is not older than what it
+// has seen (410 Gone, a cut watch).
+func (m *model) Relist(t *rapid.T) {
+	if m.synced {
+		m.list(t, rapid.IntRange(m.seen, len(m.log)).Draw(t, "list at"))
+	}
+}
+
+// Sync is the first list of a process: a consistent read.
+func (m *model) Sync(t *rapid.T) {
+	if !m.synced {
+		m.list(t, len(m.log))
+		m.synced = true
+	}
+}
+
+func (m *model) list(t *rapid.T, upTo int) {
+	m.seen, m.view = upTo, map[string]Attachment{}
+	for _, e := range m.log[:upTo] {
+		replay(m.view, e)
+	}
+	list := slices.Collect(maps.Values(m.view))
+	slices.SortFunc(list, func(a, b Attachment) int { return a.Created.Compare(b.Created) })
+	m.ledger.Replace(rapid.Permutation(list).Draw(t, "list order"))
+}
+
+// Restart loses the process's memory; every answer must stay the same.
+func (m *model) Restart(t *rapid.T) {
+	if !m.synced {
+		return
+	}
+	m.Flush(t)
+	old := m.ledger
+	m.ledger, m.synced = NewLedger(Options{ClockSkew: modelSkew}), false
+	m.Check(t)
+	if rapid.Bool().Draw(t, "API server is down") {
+		return
+	}
+	m.Sync(t)
+	for volume, mode := range m.volumes {
+		for _, node := range m.nodes {
+			before, after := kind(old.decide(volume, node, mode)), kind(m.ledger.decide(volume, node, mode))
+			if before != after {
+				t.Fatalf("%s to %s: %s before the restart, %s after it", volume, node, before, after)
+			}
+		}
+	}
+}
+
+func kind(err error) string {
+	var c *ConflictError
+	switch {
+	case err == nil:
+		return "admitted"
+	case errors.As(err, &c):
+		return "refused: " + c.Holder
+	default:
+		return errors.Unwrap(err).Error()
+	}
+}
+
+// Check runs after every step.
+func (m *model) Check(t *rapid.T) {
+	admitted := map[string]int{}
+	for pair := range m.yes {
+		volume := m.api[pair].Volume
+		if admitted[volume]++; admitted[volume] > m.volumes[volume].limit() {
+			t.Fatalf("%s is admitted to too many nodes: %v", volume, slices.Sorted(maps.Keys(m.yes)))
+		}
+	}
+	n, known := m.ledger.Volumes()
+	if known != m.synced {
+		t.Fatalf("known is %t, synced is %t", known, m.synced)
+	}
+	if want := len(m.attachedVolumes()); known && n != want {
+		t.Fatalf("counts %d attached volumes, there are %d", n, want)
+	}
+}
+
+// attachedVolumes is the trivial reference: count again each time.
+func (m *model) attachedVolumes() map[string]bool {
+	out := map[string]bool{}
+	for _, a := range m.view {
+		if a.Attached {
+			out[a.Volume] = true
+		}
+	}
+	return out
+}
+
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newModel(t)
+		t.Repeat(map[string]func(*rapid.T){
+			"": m.Check, "create": m.Create, "publish": m.Publish, "publish again": m.Publish, "delete": m.Delete,
+			"unpublish": m.Unpublish, "detach": m.Detach, "by hand": m.ByHand, "deliver": m.Deliver, "flush": m.Flush,
+			"relist": m.Relist, "sync": m.Sync, "restart": m.Restart,
+		})
+	})
+}

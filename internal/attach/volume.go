@@ -1,0 +1,182 @@
+package attach
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// held is one VolumeAttachment as the ledger keeps it.
+type held struct {
+	Attachment
+	spent bool // an unpublish of its pair was asked since it was first seen
+}
+
+// volume is what is known of one volume. There are one or two entries in each
+// slice, so a scan beats an index.
+type volume struct {
+	held    []held
+	intents []string // admitted nodes
+}
+
+// look finds a volume; one that nobody has is empty and not kept.
+func look(volumes map[string]*volume, handle string) *volume {
+	if v, ok := volumes[handle]; ok {
+		return v
+	}
+	return &volume{}
+}
+
+func (v *volume) find(uid string) int {
+	return slices.IndexFunc(v.held, func(h held) bool { return h.UID == uid })
+}
+
+func (v *volume) isSpent(uid string) bool {
+	i := v.find(uid)
+	return i >= 0 && v.held[i].spent
+}
+
+func (v *volume) put(h held) {
+	i := v.find(h.UID)
+	if i < 0 {
+		v.held = append(v.held, h)
+		return
+	}
+	node := v.held[i].Node
+	v.held[i] = h
+	v.expire(node)
+}
+
+func (v *volume) drop(uid string) {
+	i := v.find(uid)
+	node := v.held[i].Node
+	v.held = slices.Delete(v.held, i, i+1)
+	v.expire(node)
+}
+
+// expire ends an admission whose VolumeAttachment is gone: a restart would not
+// know of it either.
+func (v *volume) expire(node string) {
+	if !v.has(node) {
+		v.release(node)
+	}
+}
+
+// inherit takes over the admissions that still have a VolumeAttachment.
+func (v *volume) inherit(intents []string) {
+	for _, node := range intents {
+		if v.has(node) {
+			v.intend(node)
+		}
+	}
+}
+
+func (v *volume) has(node string) bool {
+	return slices.ContainsFunc(v.held, func(h held) bool { return h.Node == node })
+}
+
+func (v *volume) attached() bool {
+	return slices.ContainsFunc(v.held, func(h held) bool { return h.Attached })
+}
+
+func (v *volume) intend(node string) {
+	if !slices.Contains(v.intents, node) {
+		v.intents = append(v.intents, node)
+	}
+}
+
+// release forgets the admission of the node, of all nodes when it is empty.
+func (v *volume) release(node string) {
+	v.intents = slices.DeleteFunc(v.intents, func(n string) bool { return node == "" || n == node })
+}
+
+// spend marks what is seen of the node, or of all nodes.
+func (v *volume) spend(node string) {
+	for i := range v.held {
+		if node == "" || v.held[i].Node == node {
+			v.held[i].spent = true
+		}
+	}
+}
+
+// right is the node's own VolumeAttachment that asks for the volume. Of several
+// (only hands make a second one) the youngest speaks, for it yields to most.
+func (v *volume) right(node string) (own held, ok bool) {
+	for _, h := range v.held {
+		if h.Node != node || h.Deleting || h.spent {
+			continue
+		}
+		attached := h.Attached || own.Attached
+		if !ok || h.Created.After(own.Created) {
+			own, ok = h, true
+		}
+		own.Attached = attached
+	}
+	return own, ok
+}
+
+// ahead are the other nodes that the VolumeAttachments alone put in the way of
+// own, sorted, each once.
+func (v *volume) ahead(own held, skew time.Duration) []rival {
+	var out []rival
+	for _, h := range v.held {
+		if reason, blocks := h.blocks(own, skew); blocks && h.Node != own.Node {
+			out = append(out, rival{h.Node, reason})
+		}
+	}
+	return eachOnce(out)
+}
+
+// holders are the other nodes that have the volume for certain: attached, or
+// admitted by this process.
+func (v *volume) holders(node string) []rival {
+	var out []rival
+	for _, h := range v.held {
+		if h.Attached && h.Node != node {
+			out = append(out, rival{h.Node, h.isAttached()})
+		}
+	}
+	for _, n := range v.intents {
+		if n != node {
+			out = append(out, rival{n, "admitted, not confirmed yet"})
+		}
+	}
+	return eachOnce(out)
+}
+
+// eachOnce sorts by node and keeps the first reason for each.
+func eachOnce(rivals []rival) []rival {
+	slices.SortStableFunc(rivals, func(a, b rival) int { return strings.Compare(a.node, b.node) })
+	return slices.CompactFunc(rivals, func(a, b rival) bool { return a.node == b.node })
+}
+
+func (h held) isAttached() string { return "VolumeAttachment " + h.Name + " is attached" }
+
+// blocks says whether h, on another node, is in the way of own, and why.
+func (h held) blocks(own held, skew time.Duration) (reason string, yes bool) {
+	switch {
+	case h.Attached:
+		return h.isAttached(), true
+	case own.Attached:
+		return "", false // own was admitted before h could be
+	case h.Created.After(own.Created.Add(skew)):
+		return "", false // younger for certain: it is refused because of own
+	default:
+		return "VolumeAttachment " + h.Name + " asked first or at the same time", true
+	}
+}
+
+// nodes lists nodes with a VolumeAttachment that counts, and those admitted if
+// wanted; sorted, each once.
+func (v *volume) nodes(counts func(held) bool, intents bool) []string {
+	var out []string
+	for _, h := range v.held {
+		if counts(h) {
+			out = append(out, h.Node)
+		}
+	}
+	if intents {
+		out = append(out, v.intents...)
+	}
+	return sortedSet(out)
+}
