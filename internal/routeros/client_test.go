@@ -1,0 +1,545 @@
+package routeros
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+func TestRunReturnsWhatTheScriptPrinted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.reply = func(command string) string {
+			ok, _ := marks(command)
+			return "first\r\n{\"a\":1}\r\n" + ok + "\r\n"
+		}
+		var observed []string
+		c := r.started(func(c *Config) {
+			c.Observe = func(command, status string, _ time.Duration) { observed = append(observed, command+" "+status) }
+		})
+		reply, err := c.Run(t.Context(), script(t, "disk_get"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(reply.Lines, "|"); got != `first|{"a":1}` {
+			t.Errorf("lines = %s", got)
+		}
+		if len(observed) != 1 || observed[0] != "disk_get ok" {
+			t.Errorf("observed %v", observed)
+		}
+		s := c.Status()
+		if !s.Connected || s.Err != nil || s.Version != "7.24.4 (stable)" || s.Dialect != Dialect724 {
+			t.Errorf("status = %+v", s)
+		}
+	})
+}
+
+// A round trip is 50 ms here, on a clock that only moves while everybody waits: the time is the number of round trips.
+func TestRoundTrips_B30(t *testing.T) {
+	const trip = 50 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.latency = trip / 2
+		c := r.started(nil)
+		begun := time.Now()
+		mustRun(t, c)
+		if took := time.Since(begun); took > 9*trip {
+			t.Errorf("on a new connection a command took %v, want at most nine round trips", took)
+		}
+		synctest.Wait()
+		time.Sleep(4 * trip) //nolint:forbidigo // synctest's clock: the spare channels open meanwhile
+		begun = time.Now()
+		mustRun(t, c)
+		if took := time.Since(begun); took != trip {
+			t.Errorf("on a spare channel a command took %v, want exactly one round trip", took)
+		}
+		time.Sleep(4 * trip) //nolint:forbidigo // synctest's clock
+		begun = time.Now()
+		together(64, func() { mustRun(t, c) })
+		if took := time.Since(begun); took > 64/4*2*trip {
+			t.Errorf("64 commands at once took %v, want at most two round trips for each four", took)
+		}
+	})
+}
+
+func TestTheChannelLimitHolds(t *testing.T) {
+	for _, serial := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.latency = time.Millisecond
+			opening, most := 0, 0
+			r.open = func(asked ssh.NewChannel, _ int) bool {
+				opening++
+				most = max(most, opening)
+				time.AfterFunc(time.Millisecond, func() { r.with(func() { opening-- }) })
+				return false
+			}
+			c := r.started(func(c *Config) { c.MaxChannels, c.SerializeOpen = 3, serial })
+			time.Sleep(time.Second) //nolint:forbidigo // synctest's clock: every spare channel is open now
+			together(100, func() { mustRun(t, c) })
+			if n := r.mostChannels(); n != 3 {
+				t.Errorf("at most %d channels were open at once, want 3", n)
+			}
+			if serial && most != 1 || !serial && most < 2 {
+				t.Errorf("serialised=%v: %d channels were opened at once", serial, most)
+			}
+		})
+	}
+}
+
+func mustRun(t *testing.T, c *Client) {
+	t.Helper()
+	if _, err := c.Run(t.Context(), script(t, "test")); err != nil {
+		t.Error(err)
+	}
+}
+
+// together runs f n times at once and waits.
+func together(n int, f func()) {
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(f)
+	}
+	wg.Wait()
+}
+
+func TestSilentPeer_B13(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.started(func(c *Config) { c.CommandTimeout = 8 * time.Second })
+		mustRun(t, c)
+		r.silence()
+		r.with(func() { r.mute = true })
+
+		begun := time.Now()
+		_, err := c.Run(t.Context(), script(t, "disk_add"))
+		if !errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrUnreachable) || time.Since(begun) > 8*time.Second {
+			t.Errorf("a command on a half-open connection came to %v after %v", err, time.Since(begun))
+		}
+		for range 5 {
+			begun := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			_, err := c.Run(ctx, script(t, "disk_add"))
+			cancel()
+			if !errors.Is(err, ErrUnreachable) || errors.Is(err, ErrOutcomeUnknown) || time.Since(begun) > 5*time.Second {
+				t.Errorf("a command to a peer that accepts and says nothing came to %v after %v", err, time.Since(begun))
+			}
+		}
+		if s := c.Status(); s.Connected || s.Err == nil {
+			t.Errorf("status = %+v", s)
+		}
+		r.with(func() { r.mute = false })
+		r.cut()
+		mustRun(t, c)
+	})
+}
+
+// The RDS comes back while its old connection stays half-open: the very next call must not fall into it.
+func TestNextCallAfterRecoverySucceeds_B13(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.started(nil)
+		mustRun(t, c)
+		r.silence()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := c.Run(ctx, script(t, "disk_add")); !errors.Is(err, ErrOutcomeUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("err = %v", err)
+		}
+		begun := time.Now()
+		mustRun(t, c)
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("the next call took %v", took)
+		}
+		if dials, _, _ := r.counts(); dials != 2 {
+			t.Errorf("%d dials", dials)
+		}
+	})
+}
+
+func TestKeepaliveFindsADeadPeer_B13(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.started(nil)
+		mustRun(t, c)
+		time.Sleep(time.Hour) //nolint:forbidigo // synctest's clock: an idle connection stays
+		if dials, _, _ := r.counts(); dials != 1 {
+			t.Fatalf("%d dials for an idle connection", dials)
+		}
+		r.silence()
+		time.Sleep(25 * time.Second) //nolint:forbidigo // synctest's clock
+		if dials, _, _ := r.counts(); dials != 2 {
+			t.Errorf("%d dials after the peer went away", dials)
+		}
+		mustRun(t, c)
+	})
+}
+
+func TestADroppedConnectionHealsByItself_B14(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.started(nil)
+		mustRun(t, c)
+		for i := range 10 {
+			r.cut()
+			synctest.Wait()
+			if i == 0 && c.Status().Connected {
+				t.Error("the status does not know of the loss")
+			}
+			time.Sleep(time.Minute) //nolint:forbidigo // synctest's clock
+			if s := c.Status(); !s.Connected {
+				t.Fatalf("not healed: %v", s.Err)
+			}
+			mustRun(t, c)
+		}
+		if dials, _, _ := r.counts(); dials != 11 {
+			t.Errorf("%d dials for 10 drops", dials)
+		}
+	})
+}
+
+// 16 callers that do not stop asking share the dials of an outage, and each gets an answer well before a backoff is over.
+func TestOutageIsNoStampede_B31(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.refuse = errRefusedDial
+		c := r.started(nil)
+		begun := time.Now()
+		var mu sync.Mutex
+		calls, slowest := 0, time.Duration(0)
+		together(16, func() {
+			for time.Since(begun) < 30*time.Second {
+				asked := time.Now()
+				_, err := c.Run(t.Context(), script(t, "disk_add"))
+				if !errors.Is(err, ErrUnreachable) || !errors.Is(err, errRefusedDial) {
+					t.Errorf("err = %v", err)
+				}
+				mu.Lock()
+				calls++
+				slowest = max(slowest, time.Since(asked))
+				mu.Unlock()
+			}
+		})
+		dials, _, _ := r.counts()
+		if limit := int(30*time.Second/c.pace.floor) + 2; dials > limit || dials < limit/2 {
+			t.Errorf("%d dials in 30 s of an outage, want at most %d", dials, limit)
+		}
+		if calls < 16*dials/2 || slowest > c.pace.floor {
+			t.Errorf("%d calls, the slowest answered after %v", calls, slowest)
+		}
+		r.with(func() { r.refuse = nil })
+		mustRun(t, c)
+	})
+}
+
+func TestBackoffWithoutCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.refuse = errRefusedDial
+		c := r.started(nil)
+		time.Sleep(10 * time.Minute) //nolint:forbidigo // synctest's clock
+		dials, _, _ := r.counts()
+		if dials < 20 || dials > 60 { // every 15 to 30 s, faster in the beginning
+			t.Errorf("%d dials in ten minutes", dials)
+		}
+		begun := time.Now()
+		_, err := c.Run(t.Context(), script(t, "disk_get"))
+		if !errors.Is(err, ErrUnreachable) || time.Since(begun) > c.pace.floor {
+			t.Errorf("a call in the middle of a backoff came to %v after %v", err, time.Since(begun))
+		}
+	})
+}
+
+// A replaced connection is closed, and so is everything that hung on it.
+func TestReplacedConnectionIsClosed_B31(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.started(nil)
+		mustRun(t, c)
+		old := r.links[0]
+		r.silence()
+		time.Sleep(time.Minute) //nolint:forbidigo // synctest's clock
+		mustRun(t, c)
+		old.client.mu.Lock()
+		defer old.client.mu.Unlock()
+		if !old.client.closed {
+			t.Error("the old connection is still open")
+		}
+	})
+}
+
+func TestLostWithACommandUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.exec = func(*session, string) bool { r.cut(); return true }
+		c := r.started(nil)
+		_, err := c.Run(t.Context(), script(t, "disk_add"))
+		var ce *CommandError
+		if !errors.Is(err, ErrOutcomeUnknown) || !errors.As(err, &ce) || ce.RDS != "rds1" || ce.Command != "disk_add" {
+			t.Errorf("err = %v", err)
+		}
+		if _, _, commands := r.counts(); commands != 1 {
+			t.Errorf("the command was sent %d times", commands)
+		}
+		r.with(func() { r.exec = nil })
+		mustRun(t, c)
+	})
+}
+
+// An RDS that closes channels nobody uses costs round trips, never an outcome.
+func TestSpareChannelClosedByTheRDS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.open = func(asked ssh.NewChannel, _ int) bool {
+			s := r.accept(asked)
+			time.AfterFunc(300*time.Millisecond, s.end)
+			return true
+		}
+		c := r.started(nil)
+		for range 20 {
+			mustRun(t, c)
+			time.Sleep(1100 * time.Millisecond) //nolint:forbidigo // synctest's clock
+		}
+		dials, opens, commands := r.counts()
+		if dials != 1 || commands != 20 {
+			t.Errorf("%d dials, %d commands", dials, commands)
+		}
+		if opens > 20*3+8 {
+			t.Errorf("%d channels opened for 20 commands", opens)
+		}
+	})
+}
+
+// The RDS closes the channel while the command is on its way to it: it never ran, and is sent again.
+func TestSpareChannelClosedInTheSameMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.latency = 10 * time.Millisecond
+		c := r.started(nil)
+		mustRun(t, c)
+		time.Sleep(time.Second) //nolint:forbidigo // synctest's clock
+		r.with(func() {
+			for _, s := range r.sessions {
+				s.end()
+			}
+		})
+		mustRun(t, c) // reaches channels that the other side has closed
+		if _, _, commands := r.counts(); commands != 2 {
+			t.Errorf("%d commands ran, want 2", commands)
+		}
+	})
+}
+
+func TestAnRDSWithFewerChannels(t *testing.T) {
+	for limit := range 4 {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.latency = time.Millisecond
+			r.open = func(asked ssh.NewChannel, before int) bool {
+				if before < limit {
+					return false
+				}
+				_ = asked.Reject(ssh.ResourceShortage, "too many channels")
+				return true
+			}
+			c := r.started(nil)
+			if limit == 0 {
+				_, err := c.Run(t.Context(), script(t, "disk_get"))
+				if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "too many channels") {
+					t.Errorf("err = %v", err)
+				}
+				return
+			}
+			together(50, func() { mustRun(t, c) })
+			if dials, opens, _ := r.counts(); dials != 1 || opens > 60 {
+				t.Errorf("%d dials, %d channels asked for", dials, opens)
+			}
+		})
+	}
+}
+
+// A channel that the RDS never opens, or never closes after its command's deadline, must not take a place for ever.
+func TestStuckChannelsAreNotForEver(t *testing.T) {
+	tests := map[string]struct {
+		broken func(r *rig)
+		dials  int
+	}{
+		"never opened": {dials: 2, broken: func(r *rig) {
+			r.open = func(ssh.NewChannel, int) bool { return r.dials == 1 && r.opens > 1 }
+		}},
+		"open, and never answered": {dials: 1, broken: func(r *rig) {
+			r.exec = func(*session, string) bool { return true }
+		}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				tt.broken(r)
+				c := r.started(func(c *Config) { c.CommandTimeout = 5 * time.Second })
+				together(8, func() { _, _ = c.Run(t.Context(), script(t, "disk_get")) })
+				r.with(func() { r.exec = nil })
+				time.Sleep(time.Minute) //nolint:forbidigo // synctest's clock
+				mustRun(t, c)
+				if dials, _, _ := r.counts(); dials != tt.dials {
+					t.Errorf("%d dials, want %d", dials, tt.dials)
+				}
+			})
+		})
+	}
+}
+
+func TestUnsupportedVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.version = "7.20.8 (long-term)"
+		c := r.started(nil)
+		for range 3 {
+			_, err := c.Run(t.Context(), script(t, "disk_get"))
+			if !errors.Is(err, ErrUnsupportedVersion) || !strings.Contains(err.Error(), "7.20.8") {
+				t.Errorf("err = %v", err)
+			}
+		}
+		if s := c.Status(); s.Connected || s.Version != "7.20.8 (long-term)" || !errors.Is(s.Err, ErrUnsupportedVersion) {
+			t.Errorf("status = %+v", s)
+		}
+		if dials, _, commands := r.counts(); dials != 1 || commands != 0 {
+			t.Errorf("%d dials, %d commands", dials, commands)
+		}
+		r.with(func() { r.version = "7.21.5 (stable)" })
+		r.cut()
+		synctest.Wait()
+		mustRun(t, c)
+		if s := c.Status(); s.Dialect != Dialect721 {
+			t.Errorf("dialect = %v", s.Dialect)
+		}
+	})
+}
+
+func TestExecRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.started(nil)
+		mustRun(t, c)
+		r.deaf.Store(true)
+		_, err := c.Run(t.Context(), script(t, "disk_get"))
+		if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "policies") {
+			t.Errorf("err = %v", err)
+		}
+		r.deaf.Store(false)
+		mustRun(t, c)
+	})
+}
+
+func TestAnswerLongerThanTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.reply = func(command string) string {
+			ok, _ := marks(command)
+			return strings.Repeat("x", 3<<20) + "\r\n" + ok + "\r\n"
+		}
+		c := r.started(func(c *Config) { c.MaxReplyBytes = 4 << 20 })
+		mustRun(t, c) // longer than the window of a channel
+		small := r.started(func(c *Config) { c.MaxReplyBytes = 1 << 20 })
+		if _, err := small.Run(t.Context(), script(t, "disk_list")); !errors.Is(err, ErrOutcomeUnknown) {
+			t.Errorf("err = %v", err)
+		}
+	})
+}
+
+func TestCallsOutsideOfTheClientsLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.client(nil)
+		if _, err := c.Run(t.Context(), script(t, "disk_get")); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("before Start: %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		c.Start(ctx)
+		mustRun(t, c)
+		cancel()
+		synctest.Wait()
+		if _, err := c.Run(t.Context(), script(t, "disk_get")); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("after the end: %v", err)
+		}
+		if err := c.Close(); err != nil || c.Status().Connected {
+			t.Errorf("close: %v, %+v", err, c.Status())
+		}
+	})
+}
+
+func TestScriptThatIsTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.started(func(c *Config) { c.MaxScriptBytes = 200 })
+		mustRun(t, c)
+		b := NewScript("disk_add").Add(`:put ?`, Text(strings.Repeat("x", 200)))
+		s, err := b.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []Script{s, {}} {
+			if _, err := c.Run(t.Context(), s); !errors.Is(err, ErrInvalid) {
+				t.Errorf("err = %v", err)
+			}
+		}
+		if _, _, commands := r.counts(); commands != 1 {
+			t.Errorf("%d commands", commands)
+		}
+	})
+}
+
+// 64 goroutines while the connection is dropped again and again: every call ends, with success or with one of the two
+// honest answers, and what was answered as not sent was not sent twice.
+func TestManyCallersUnderDrops_B31(t *testing.T) {
+	r := newRig(t)
+	c := r.client(nil)
+	c.pace.floor = time.Millisecond
+	c.Start(t.Context())
+	var mu sync.Mutex
+	outcomes := map[string]int{}
+	drops := 0
+	ctx, cancel := context.WithCancel(t.Context())
+	var dropper sync.WaitGroup
+	dropper.Go(func() {
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(40 * time.Millisecond):
+				r.cut()
+				drops++
+			}
+		}
+	})
+	together(64, func() {
+		for range 30 {
+			_, err := c.Run(t.Context(), script(t, "test"))
+			if err != nil && !errors.Is(err, ErrOutcomeUnknown) && !errors.Is(err, ErrUnreachable) {
+				t.Errorf("err = %v", err)
+			}
+			_ = c.Status()
+			mu.Lock()
+			outcomes[statusOf(err)]++
+			mu.Unlock()
+		}
+	})
+	cancel()
+	dropper.Wait()
+	dials, _, commands := r.counts()
+	t.Logf("%v, %d drops, %d dials, %d commands", outcomes, drops, dials, commands)
+	if dials > 2*drops+2 {
+		t.Errorf("%d dials for %d drops", dials, drops)
+	}
+	if commands > 64*30 {
+		t.Errorf("%d commands ran for %d calls", commands, 64*30)
+	}
+	if n := r.mostChannels(); outcomes["ok"] == 0 || n > 4 {
+		t.Errorf("outcomes %v, at most %d channels", outcomes, n)
+	}
+}
