@@ -1,6 +1,9 @@
 package appliance
 
-import "context"
+import (
+	"context"
+	"strconv"
+)
 
 // Delete removes the volume's disk item, then its file, and proves both gone; absent is success. One command. Whether a node
 // still uses the volume is the caller's knowledge: the RDS cannot say who is connected [T].
@@ -16,13 +19,21 @@ func (r *RDS) Delete(ctx context.Context, slot string) error {
 	if err != nil {
 		return err
 	}
-	for line, left := range []string{"its disk item", "its image file"} {
-		rows, err := records(reply, line)
+	return r.gone(slot, reply.Lines)
+}
+
+// gone reads how many items and files are left. Only a plain zero is a proof.
+func (r *RDS) gone(slot string, left []string) error {
+	for i, what := range []string{"its disk item", "its image file"} {
+		if i >= len(left) {
+			return r.errorf(slot, ErrAnswer, "the rds does not say whether %s is gone; repeat", what)
+		}
+		n, err := strconv.Atoi(left[i])
 		switch {
 		case err != nil:
-			return r.subject(slot, err)
-		case len(rows) > 0:
-			return r.errorf(slot, ErrLeftover, "the rds took the command, yet %s is still there; repeat, or remove it by hand", left)
+			return r.errorf(slot, ErrAnswer, "the rds says %.40q where it was to say whether %s is gone; repeat", left[i], what)
+		case n != 0:
+			return r.errorf(slot, ErrLeftover, "the rds took the command, yet %s is still there; repeat, or remove it by hand", what)
 		}
 	}
 	return nil

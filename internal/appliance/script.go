@@ -91,22 +91,21 @@ func exportScript(cluster string, v Volume) *routeros.Builder {
 // Every item's path is compared as text, in both forms. A where clause would be shorter, but on a type mismatch it finds
 // nothing and says nothing [R], and "nothing" is here the permission to delete. The comparison proves itself: it has to
 // find the item that is to go.
-func deleteScript(cluster, slot string, file Path) *routeros.Builder {
-	base := "/" + slot + ".img"
-	length := routeros.Number(int64(len(base)))
-	b := routeros.NewScript("disk_remove").
-		Add(`:local d [/disk find where slot=?]; :local p ?; :local u 0`, routeros.Text(slot), routeros.Text(file.File())).
+func deleteScript(cluster, slot string, orphan Path) *routeros.Builder {
+	return routeros.NewScript("disk_remove").
+		Add(`:local s ?; :local b ("/" . $s . ".img"); :local p ?; :local u 0`, routeros.Text(slot), routeros.Text(orphan.File())).
+		Add(`:local d [/disk find where slot=$s]`).
 		Add(`:if ([:len $d]>0) do={?;
 			:set p ("" . [/disk get $d file-path]);
 			:if ([:pick $p 0 1]="/") do={:set p [:pick $p 1 [:len $p]]};
-			:if (([:len $p]<=?) || ([:pick $p ([:len $p]-?) [:len $p]]!=?)) do={:error ?}}`,
-			refuseForeign(cluster, slot), length, length, routeros.Text(base), routeros.Text(sayBase)).
+			:if (([:len $p]<=[:len $b]) || ([:pick $p ([:len $p]-[:len $b]) [:len $p]]!=$b)) do={:error ?}}`,
+			refuseForeign(cluster, slot), routeros.Text(sayBase)).
 		Add(`:foreach i in=[/disk find] do={
 			:local q ("" . [/disk get $i file-path]);
 			:if (([:len $q]>0) && (($q=$p) || ($q=("/" . $p)))) do={:set u ($u+1)}}`).
 		Add(`:if ($u!=[:len $d]) do={:error ?}`, routeros.Text(sayNamed)).
 		Add(`:if ([:len $d]>0) do={/disk remove $d}`).
-		Add(`/file remove [/file find where name=$p]`)
-	return printDisk(b, slot).Add(
-		`:put [:serialize to=json options=json.no-string-conversion [/file print detail as-value where name=$p]]`)
+		Add(`/file remove [/file find where name=$p]`).
+		Add(`:put [:len [/disk find where slot=$s]]`).
+		Add(`:put [:len [/file find where name=$p]]`)
 }
