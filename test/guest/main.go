@@ -3,6 +3,7 @@
 // Command guest runs a command on a real Linux kernel in QEMU, without root and without touching the host:
 //
 //	go run ./test/guest run [--timeout 10m] [--file host:guest]... [--out DIR] -- command args
+//	go run ./test/guest fetch     # only fetch the kernel
 //
 // The command sees /bin/sh, the file-system tools of this host, the kernel's NVMe/TCP initiator and target, and the
 // files given. Its output appears here as it is printed, its exit status becomes this program's; 125 means that the
@@ -48,6 +49,9 @@ type request struct {
 }
 
 func execute(ctx context.Context, args []string) (int, error) {
+	if len(args) == 1 && args[0] == "fetch" {
+		return fetch(ctx)
+	}
 	if len(args) == 0 || args[0] != "run" {
 		return 2, errors.New("usage: guest run [flags] -- command args (guest run --help lists the flags)")
 	}

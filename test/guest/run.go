@@ -42,6 +42,30 @@ func usefulTools() []string {
 	}
 }
 
+// fetch has the kernel in the cache, so that set-up and not the first run waits for it, and checks its modules.
+func fetch(ctx context.Context) (int, error) {
+	module, err := moduleRoot(ctx)
+	if err != nil {
+		return exitGuestFailed, err
+	}
+	linux, _, err := findKernel(ctx, module)
+	if err != nil {
+		return exitGuestFailed, err
+	}
+	if _, err := linux.Modules(ctx, wantedModules()); err != nil {
+		return exitGuestFailed, fmt.Errorf("kernel %s: %w", linux.Release, err)
+	}
+	return 0, nil
+}
+
+func findKernel(ctx context.Context, module string) (linux *kernel.Kernel, cache string, err error) {
+	if cache, err = cacheFolder(module); err != nil {
+		return nil, "", err
+	}
+	linux, err = kernel.Find(ctx, filepath.Join(cache, "kernels"), os.Stderr)
+	return linux, cache, err
+}
+
 // run makes everything ready, boots, and gives the command's exit status.
 func (r *request) run(ctx context.Context) (int, error) {
 	if runtime.GOARCH != "amd64" {
@@ -76,11 +100,7 @@ func (r *request) note(format string, args ...any) {
 
 func (r *request) boot(ctx context.Context, module, work string) (machine.Result, error) {
 	var none machine.Result
-	cache, err := cacheFolder(module)
-	if err != nil {
-		return none, err
-	}
-	linux, err := kernel.Find(ctx, filepath.Join(cache, "kernels"), os.Stderr)
+	linux, cache, err := findKernel(ctx, module)
 	if err != nil {
 		return none, err
 	}
