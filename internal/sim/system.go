@@ -1,0 +1,217 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/rds-csi/rds-csi/internal/sim/console"
+)
+
+// fixedMenu is a menu that is computed when asked for and changed by nothing but its own set.
+type fixedMenu struct {
+	single  bool
+	columns []string
+	rows    func() []*row
+	set     func(arguments) error
+	args    []string // of set
+}
+
+// Singleton tells the console whether there is one item without an id.
+func (m fixedMenu) Singleton() bool { return m.single }
+
+// Columns are those of the table.
+func (m fixedMenu) Columns() []string { return m.columns }
+
+// Verbs are print, and set where something can be set.
+func (m fixedMenu) Verbs() map[string][]string {
+	verbs := map[string][]string{"print": {}}
+	if m.set != nil {
+		verbs["set"] = m.args
+	}
+	return verbs
+}
+
+// Items computes the rows.
+func (m fixedMenu) Items(context.Context) ([]console.Item, error) { return items(m.rows()), nil }
+
+// Call runs set.
+func (m fixedMenu) Call(
+	_ context.Context, verb string, _ []console.Item, args []console.Arg, _ io.Writer,
+) (console.Value, error) {
+	if verb != "set" || m.set == nil {
+		return nil, fmt.Errorf("failure: %s is not part of this simulator", verb)
+	}
+	return nil, m.set(newArguments(args))
+}
+
+// Print writes "name: value" for a single item, a table otherwise.
+func (m fixedMenu) Print(ctx context.Context, w io.Writer, list []console.Item, style console.PrintStyle) error {
+	chosen := rows(list)
+	if m.single {
+		var fields []field
+		for _, r := range chosen {
+			fields = append(fields, visible(r, style.Proplist)...)
+		}
+		return sheet(w, fields)
+	}
+	return listing{width: widthOf(ctx), columns: m.columns}.print(w, chosen, style)
+}
+
+// sheet writes fields as a column of names and one of values, as menus with one item do [R].
+func sheet(w io.Writer, fields []field) error {
+	width := 0
+	for _, f := range fields {
+		width = max(width, len(f.name)+2)
+	}
+	for _, f := range fields {
+		if _, err := fmt.Fprintf(w, "%*s: %s%s", width, f.name, f.bare(), eol); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func resourceMenu(d *Device) console.Menu {
+	return fixedMenu{single: true, rows: func() []*row {
+		up := time.Since(*d.booted.Load())
+		return []*row{{fields: []field{
+			{name: "uptime", value: uptime(up)},
+			{name: "version", value: d.release.text + " (stable)"},
+			{name: "build-time", value: "2026-09-29 08:11:40"},
+			{name: "free-memory", value: int64(31 << 30), shape: human},
+			{name: "total-memory", value: int64(32 << 30), shape: human},
+			{name: "cpu", value: "ARM64"},
+			{name: "cpu-count", value: int64(16)},
+			{name: "cpu-frequency", value: int64(2000)},
+			{name: "cpu-load", value: int64(1)},
+			{name: "free-hdd-space", value: d.storage.free(context.Background(), ""), shape: human},
+			{name: "total-hdd-space", value: int64(flashBytes), shape: human},
+			{name: "architecture-name", value: "arm64"},
+			{name: "board-name", value: "RDS2216-2XG-4S+4XS-2XQ"},
+			{name: "platform", value: "MikroTik"},
+		}}}
+	}}
+}
+
+func identityMenu(d *Device) console.Menu {
+	return fixedMenu{
+		single: true,
+		args:   []string{"name"},
+		rows: func() []*row {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return []*row{{fields: []field{{name: "name", value: d.flash.Identity}}}}
+		},
+		set: func(a arguments) error {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			a.string("name", &d.flash.Identity)
+			return d.save()
+		},
+	}
+}
+
+// healthMenu has sensors of the kinds that the manual names; which an RDS has is not known [U].
+func healthMenu() console.Menu {
+	sensors := [][3]string{
+		{"cpu-temperature", "48", "C"}, {"board-temperature1", "33", "C"}, {"fan1-speed", "4320", "RPM"},
+		{"fan2-speed", "4290", "RPM"}, {"psu1-state", "ok", ""}, {"psu2-state", "ok", ""},
+	}
+	return fixedMenu{columns: []string{"name", "value", "type"}, rows: func() []*row {
+		var all []*row
+		for i, s := range sensors {
+			all = append(all, &row{id: itemID(int64(i) + 1), fields: []field{
+				{name: "name", value: s[0]}, {name: "value", value: s[1]}, {name: "type", value: s[2]},
+			}})
+		}
+		return all
+	}}
+}
+
+func userMenu(d *Device) console.Menu {
+	return fixedMenu{columns: []string{"name", "group"}, rows: func() []*row {
+		var all []*row
+		for i, name := range sortedNames(d.users) {
+			all = append(all, &row{id: itemID(int64(i) + 1), fields: []field{
+				{name: "name", value: name},
+				{name: "group", value: strings.Join(d.users[name].Policies, ",")},
+				{name: "disabled", value: false},
+			}})
+		}
+		return all
+	}}
+}
+
+// systemMenu is /system itself.
+type systemMenu struct{ d *Device }
+
+// Verbs are those of /system.
+func (systemMenu) Verbs() map[string][]string { return map[string][]string{"reboot": {}} }
+
+// Policy is what reboot needs [V].
+func (systemMenu) Policy(verb string) string {
+	if verb == "reboot" {
+		return "reboot"
+	}
+	return ""
+}
+
+// Items is empty: there is nothing to print.
+func (systemMenu) Items(context.Context) ([]console.Item, error) { return nil, nil }
+
+// Print has nothing to print.
+func (systemMenu) Print(context.Context, io.Writer, []console.Item, console.PrintStyle) error {
+	return nil
+}
+
+// Call reboots. On a terminal the device asks [y/N]; without one it is taken to go ahead [U].
+func (m systemMenu) Call(
+	_ context.Context, verb string, _ []console.Item, _ []console.Arg, _ io.Writer,
+) (console.Value, error) {
+	if verb != "reboot" {
+		return nil, errors.New("failure: not part of this simulator")
+	}
+	m.d.power.wanted.Store(true) // the session begins it when the script has ended
+	return nil, nil
+}
+
+// monitorTraffic shows the counters of items once. They are all zero: nothing here counts I/O.
+func monitorTraffic(w io.Writer, chosen []*row) error {
+	for _, r := range chosen {
+		slot, _ := r.Get("slot")
+		fields := []field{{name: "slot", value: slot}}
+		for _, name := range []string{"read-ops", "read-ops-per-second", "read-bytes"} {
+			fields = append(fields, field{name: name, value: int64(0), shape: spaced})
+		}
+		fields = append(fields,
+			field{name: "read-rate", value: "0bps"},
+			field{name: "write-ops-per-second", value: int64(0), shape: spaced},
+			field{name: "write-rate", value: "0bps"},
+			field{name: "in-flight-ops", value: int64(0), shape: spaced},
+			field{name: "active-time", value: "0ms"},
+			field{name: "wait-time", value: "0ms"},
+		)
+		if err := monitor(w, fields); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// monitor writes names and values, both to the right [R].
+func monitor(w io.Writer, fields []field) error {
+	names, values := 0, 0
+	for _, f := range fields {
+		names, values = max(names, len(f.name)+2), max(values, len(f.bare())+2)
+	}
+	for _, f := range fields {
+		if _, err := fmt.Fprintf(w, "%*s: %*s%s", names, f.name, values-1, f.bare(), eol); err != nil {
+			return err
+		}
+	}
+	return nil
+}
