@@ -20,15 +20,19 @@ const (
 	keyCtrlLoss  = "ctrlLossTimeout"
 	keyReconnect = "reconnectDelay"
 	keyFSType    = "fsType"
+	// keyClassAddress keeps an address that the StorageClass named: it is the administrator's choice for this volume and
+	// outlives a change of the RDS's own address, which every publish brings anew.
+	keyClassAddress = "storageClassNVMeAddress"
 )
 
 // volumeContext is what the node has to know of a volume for all its life.
 func volumeContext(v appliance.Volume, p parameters) map[string]string {
 	context := connectionContext(v)
 	for key, value := range map[string]string{
-		keyCtrlLoss:  p.ctrlLossTimeout,
-		keyReconnect: p.reconnectDelay,
-		keyFSType:    p.fsType,
+		keyCtrlLoss:     p.ctrlLossTimeout,
+		keyReconnect:    p.reconnectDelay,
+		keyFSType:       p.fsType,
+		keyClassAddress: p.nvmeAddress,
 	} {
 		if value != "" {
 			context[key] = value
@@ -39,8 +43,9 @@ func volumeContext(v appliance.Volume, p parameters) map[string]string {
 
 // publishContext is what the RDS says at the time of the attachment; it wins over the volume context on the node, so
 // that a moved portal needs no new PersistentVolume.
-func publishContext(v appliance.Volume) map[string]string {
+func publishContext(v appliance.Volume, volume map[string]string) map[string]string {
 	context := connectionContext(v)
+	context[keyAddress] = cmp.Or(volume[keyClassAddress], v.Address)
 	context[keySize] = strconv.FormatInt(v.SizeBytes, 10)
 	return context
 }

@@ -33,7 +33,7 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	reply, err := survive(ctx, logger, req, handler)
 	c, took := code(err), time.Since(started)
 	if s.Observe != nil {
-		s.Observe(info.FullMethod, c.String(), took)
+		s.Observe(method, c.String(), took)
 	}
 	logger = logger.With("code", c.String(), "took", took.Round(time.Millisecond).String())
 	switch {

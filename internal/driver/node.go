@@ -226,8 +226,12 @@ func (n *Node) undo(ctx context.Context, v volume) {
 // refuseMounted fails while the volume is mounted anywhere but at one path.
 func (n *Node) refuseMounted(v volume, except string) error {
 	ns, err := n.cfg.Initiator.Find(v.nqn)
-	if err != nil && !errors.Is(err, nvme.ErrNotLive) {
-		return nil //nolint:nilerr // no device is no mount; why there is none matters to Disconnect, not here
+	switch {
+	case err == nil, errors.Is(err, nvme.ErrNotLive):
+	case errors.Is(err, nvme.ErrNotConnected), errors.Is(err, nvme.ErrNoPath), errors.Is(err, nvme.ErrNoNamespace):
+		return nil // no device, so no mount that a disconnect could cut; whatever else there is, Disconnect looks at it
+	default:
+		return err // not knowing is not "no" (B7)
 	}
 	return n.refuseMountsOf(ns.Major, ns.Minor, except)
 }

@@ -36,7 +36,7 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 		abandon()
 		return nil, err
 	}
-	return &csi.ControllerPublishVolumeResponse{PublishContext: publishContext(v)}, nil
+	return &csi.ControllerPublishVolumeResponse{PublishContext: publishContext(v, req.GetVolumeContext())}, nil
 }
 
 func (c *Controller) checkPublish(req *csi.ControllerPublishVolumeRequest) (appliance.ID, error) {
@@ -61,7 +61,8 @@ func (c *Controller) parseID(handle string) (appliance.ID, error) {
 }
 
 // admit asks the ledger. The answer takes the admission back, but only one that this call brought about: after a lost
-// reply the node may hold the volume by the earlier one.
+// reply the node may hold the volume by the earlier one. In Kubernetes the VolumeAttachment precedes the call, so there
+// the admission stays until it goes or ControllerUnpublish comes; both do.
 func (c *Controller) admit(volume, node string) (abandon func(), err error) {
 	before, err := c.ledger.InUse(volume)
 	if err != nil {

@@ -1,0 +1,4 @@
+package driver
+
+// Code lets the tests outside see what a handler's error becomes.
+var Code = code
