@@ -6,41 +6,33 @@ import (
 )
 
 // Fleet is all configured RDSs; one of them is the default.
-type Fleet struct {
-	defaultName string
-	all         []*RDS
-}
+type Fleet struct{ all []*RDS }
 
-// NewFleet takes the RDSs over; it must be called before they are used.
-func NewFleet(defaultName string, rds ...*RDS) (*Fleet, error) {
-	f := &Fleet{defaultName: defaultName, all: slices.Clone(rds)}
-	for i, r := range rds {
-		if slices.ContainsFunc(rds[:i], func(other *RDS) bool { return other.Name() == r.Name() }) {
+// NewFleet checks that the names differ and that one RDS is the default.
+func NewFleet(all ...*RDS) (*Fleet, error) {
+	defaults := 0
+	for i, r := range all {
+		if slices.ContainsFunc(all[:i], func(other *RDS) bool { return other.Name() == r.Name() }) {
 			return nil, fmt.Errorf("%w: two rds are called %s", ErrInvalid, r.Name())
 		}
-		r.isDefault = r.Name() == defaultName
+		if r.settings.Default {
+			defaults++
+		}
 	}
-	if _, err := f.RDS(defaultName); err != nil {
-		return nil, fmt.Errorf("%w: the default rds: %w", ErrInvalid, err)
+	if defaults != 1 {
+		return nil, fmt.Errorf("%w: %d rds are the default, there must be one", ErrInvalid, defaults)
 	}
-	return f, nil
+	return &Fleet{all: slices.Clone(all)}, nil
 }
 
 // RDS finds one by its name; "" is the default.
 func (f *Fleet) RDS(name string) (*RDS, error) {
-	if name == "" {
-		name = f.defaultName
+	i := slices.IndexFunc(f.all, func(r *RDS) bool { return r.Name() == name || (name == "" && r.settings.Default) })
+	if i < 0 {
+		return nil, fmt.Errorf("%w: %q is not in the configuration", ErrUnknownRDS, name)
 	}
-	for _, r := range f.all {
-		if r.Name() == name {
-			return r, nil
-		}
-	}
-	return nil, fmt.Errorf("%w: %q is not in the configuration", ErrUnknownRDS, name)
+	return f.all[i], nil
 }
 
 // All are the RDSs in the order of the configuration.
 func (f *Fleet) All() []*RDS { return slices.Clone(f.all) }
-
-// ParseID reads a volume handle; a bare one lies on the default RDS.
-func (f *Fleet) ParseID(handle string) (ID, error) { return ParseID(handle, f.defaultName) }

@@ -11,6 +11,7 @@ import (
 // Settings are what is configured for one RDS.
 type Settings struct {
 	Name        string // in handles, errors and logs
+	Default     bool   // bare handles, those of the existing driver, lie on this one
 	ClusterID   string // whose volumes are ours
 	Pool        Path   // directory for images, unless the request names one
 	NVMeAddress string
@@ -26,9 +27,8 @@ type Runner interface {
 // RDS is one appliance. It holds no state but its settings; it may be used by many goroutines. Locks per volume are the
 // caller's: without them concurrent calls for one volume are safe, but may fail and have to be repeated.
 type RDS struct {
-	settings  Settings
-	runner    Runner
-	isDefault bool // set once by NewFleet, before use: adopted volumes print bare handles on the default RDS only
+	settings Settings
+	runner   Runner
 }
 
 // NewRDS checks the settings; it does no I/O.
@@ -60,7 +60,7 @@ func (r *RDS) volume(rec record) (Volume, error) {
 	comment := parseTag(rec.text("comment"))
 	owner := r.owner(slot, rec.text("comment"))
 	return Volume{
-		ID:        ID{RDS: r.settings.Name, Slot: slot, bare: owner == OwnerNone && r.isDefault},
+		ID:        ID{RDS: r.settings.Name, Slot: slot, bare: owner == OwnerNone && r.settings.Default},
 		Name:      comment.name,
 		Claim:     comment.claim,
 		SizeBytes: size,

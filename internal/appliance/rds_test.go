@@ -353,8 +353,8 @@ func TestExportSetsOnlyWhatIsWrong(t *testing.T) {
 func TestFleet(t *testing.T) {
 	one, _ := newRDS(t, []string{"[" + row(adopted, "", 1<<30) + "]"})
 	two, _ := newRDS(t, []string{"[" + row(adopted, "", 1<<30) + "]"})
-	two.settings.Name = "rds2"
-	f, err := NewFleet("rds2", one, two)
+	two.settings.Name, two.settings.Default = "rds2", true
+	f, err := NewFleet(one, two)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,19 +369,15 @@ func TestFleet(t *testing.T) {
 	if all := f.All(); len(all) != 2 || all[0] != one || all[1] != two {
 		t.Errorf("%v", all)
 	}
-	if id, err := f.ParseID(adopted); err != nil || id.RDS != "rds2" {
-		t.Errorf("%v, %v", id, err)
-	}
 	// A listed volume has the handle under which Kubernetes knows it: bare only on the default RDS.
 	for r, want := range map[*RDS]string{one: "rds1/" + adopted, two: adopted} {
 		if list, err := r.List(t.Context()); err != nil || len(list) != 1 || list[0].ID.String() != want {
 			t.Errorf("%v, %v, want %s", list, err, want)
 		}
 	}
-	if _, err := NewFleet("rds1", one, one); !errors.Is(err, ErrInvalid) {
-		t.Error(err)
-	}
-	if _, err := NewFleet("other", one); !errors.Is(err, ErrInvalid) {
-		t.Error(err)
+	for what, bad := range map[string][]*RDS{"twice": {two, two}, "no default": {one}, "none": {}} {
+		if _, err := NewFleet(bad...); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }

@@ -17,7 +17,7 @@ import (
 // in it; a second one must not exist.
 func Settings(t testing.TB) appliance.Settings {
 	return appliance.Settings{
-		Name: "rds1", ClusterID: "homelab", Pool: parse(t, "/storage-pool/k8s"), NVMeAddress: "10.42.68.1", NVMePort: 4420,
+		Name: "rds1", Default: true, ClusterID: "homelab", Pool: parse(t, "/storage-pool/k8s"), NVMeAddress: "10.42.68.1", NVMePort: 4420,
 	}
 }
 
@@ -472,6 +472,9 @@ func testExport(t *testing.T, s scene) {
 func testAdopt(t *testing.T, s scene) {
 	s.device.PutDisk(t, adoptable())
 	v, err := s.Get(t.Context(), adoptedSlot)
+	if v.ID.String() != adoptedSlot || v.ID.Key() != "rds1/"+adoptedSlot {
+		t.Errorf("handle %s, key %s", v.ID, v.ID.Key())
+	}
 	if err != nil || v.Owner != appliance.OwnerNone || v.Path != parse(t, adoptedPath) || v.SizeBytes != 10*gib || !v.MountFilesystem {
 		t.Errorf("got %+v, %v", v, err)
 	}

@@ -317,7 +317,17 @@ func (f *Fake) volume(d Disk, address string) appliance.Volume {
 	}
 }
 
-func (f *Fake) id(d Disk) appliance.ID { return appliance.ID{RDS: f.settings.Name, Slot: d.Slot} }
+// id prints bare for an adopted volume on the default RDS, as Kubernetes knows it.
+func (f *Fake) id(d Disk) appliance.ID {
+	handle := f.settings.Name + "/" + d.Slot
+	if f.settings.Default && f.owner(d) == appliance.OwnerNone {
+		handle = d.Slot
+	}
+	if id, err := appliance.ParseID(handle, f.settings.Name); err == nil {
+		return id
+	}
+	return appliance.ID{RDS: f.settings.Name, Slot: d.Slot}
+}
 
 func (f *Fake) owner(d Disk) appliance.Owner {
 	switch {
