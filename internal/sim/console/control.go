@@ -17,7 +17,11 @@ func runPut(ctx context.Context, f *frame, c *command) (Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.run.out.line(Text(v))
+	line, err := limited(Text(v))
+	if err != nil {
+		return nil, err
+	}
+	f.run.out.line(Text(line))
 	return v, nil
 }
 

@@ -98,7 +98,8 @@ func (p *parser) interpolation() (node, error) {
 	case '[':
 		return p.substitution()
 	}
-	return p.variableNamed(p.pos, p.take(isAlnum))
+	start := p.pos
+	return p.variableNamed(start, p.take(isAlnum))
 }
 
 // variable reads $name or $"any name".

@@ -7,7 +7,7 @@ import (
 )
 
 // maxSteps bounds the commands and turns of loops of one script; a device would go on for ever, a test must not.
-const maxSteps = 1 << 20
+const maxSteps = 1 << 18
 
 // Run parses and runs a script for a user.
 //

@@ -7,7 +7,7 @@ import (
 
 // textLimit bounds what one value may grow to as text; an array that holds itself twice, sixty times over, is cheap to
 // build and endless to print.
-const textLimit = 64 << 20
+const textLimit = 16 << 20
 
 // nothing is the value of what does not exist: an absent property, a missing element, [:nothing]. RouterOS tells it
 // from nil, the value of what has none yet, by its type name only.
