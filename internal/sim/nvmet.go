@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // What a host sees of a real RDS [R].
@@ -18,6 +20,8 @@ const (
 	nvmeModel    = "Linux"
 	nvmeFirmware = "5.6.3"
 )
+
+const configFSRoot = "/sys/kernel/config/nvmet"
 
 // kernel changes configfs. The kernel does the rest: a new subsystem has its attributes at once, and a subsystem
 // goes although it is not empty to the eye.
@@ -76,15 +80,30 @@ func newNVMet(o NVMeOptions, book string) (*nvmet, error) {
 		made: record{Ports: map[int]string{}},
 	}
 	if n.root == "" {
-		n.root = "/sys/kernel/config/nvmet"
+		n.root = configFSRoot
 	}
 	if n.sys == "" {
 		n.sys = "/sys"
 	}
-	if !exists(filepath.Join(n.root, "subsystems")) {
-		return nil, fmt.Errorf("no NVMe target at %s: load the modules nvmet and nvmet-tcp, and mount configfs", n.root)
+	if err := TargetAvailable(n.root); err != nil {
+		return nil, err
 	}
 	return n, n.recover()
+}
+
+// TargetAvailable tells why exports cannot be real here, if so. root is the directory of nvmet in configfs, "" the
+// usual one.
+func TargetAvailable(root string) error {
+	if root == "" {
+		root = configFSRoot
+	}
+	if !exists(filepath.Join(root, "subsystems")) {
+		return fmt.Errorf("no NVMe target at %s: load the modules nvmet and nvmet-tcp, and mount configfs", root)
+	}
+	if err := unix.Access(root, unix.W_OK); err != nil {
+		return fmt.Errorf("the NVMe target at %s cannot be changed by this user: %w", root, err)
+	}
+	return nil
 }
 
 // recover removes what the record of an earlier run names. After a reboot of the machine that is nothing.

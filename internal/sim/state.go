@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 )
 
+// firstFileID leaves the ids below it to drives and pools.
+const firstFileID = 0x20
+
 // flash is what the device remembers through a power loss, beside the files of its pools.
 type flash struct {
 	Identity string  `json:"identity"`
@@ -48,7 +51,8 @@ func (d *Device) flashFile() string { return filepath.Join(d.dir, "device.json")
 
 // load reads the flash; a device that has none is new.
 func (d *Device) load() error {
-	d.flash = flash{Identity: d.identity, NextID: 1 + int64(len(d.hardware()))}
+	fixed := len(d.hardware()) + len(d.storage.pools)
+	d.flash = flash{Identity: d.identity, NextID: max(firstFileID, int64(fixed)+1)}
 	data, err := os.ReadFile(d.flashFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return d.save()

@@ -69,7 +69,7 @@ func (a arguments) size(name string, to *int64) error {
 	if !a.has(name) {
 		return nil
 	}
-	v, err := parseSize(a.text(name))
+	v, err := ParseSize(a.text(name))
 	if err != nil {
 		return fmt.Errorf("invalid value for argument %s", name)
 	}
@@ -79,9 +79,9 @@ func (a arguments) size(name string, to *int64) error {
 
 var errSize = errors.New("not a size")
 
-// parseSize reads bytes, or a number with a binary suffix: file-size=1T is 1 099 511 627 776 [R]. What file-size does
+// ParseSize reads bytes, or a number with a binary suffix: file-size=1T is 1 099 511 627 776 [R]. What file-size does
 // with fractions and with "GiB" is not known [U]; they are refused.
-func parseSize(s string) (int64, error) {
+func ParseSize(s string) (int64, error) {
 	digits := strings.TrimRight(s, "kKMGTP")
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n < 0 || len(s)-len(digits) > 1 {
