@@ -74,7 +74,7 @@ func TestTheChannelLimitHolds(t *testing.T) {
 			r := newRig(t)
 			r.latency = time.Millisecond
 			opening, most := 0, 0
-			r.open = func(asked ssh.NewChannel, _ int) bool {
+			r.open = func(ssh.NewChannel, int) bool {
 				opening++
 				most = max(most, opening)
 				time.AfterFunc(time.Millisecond, func() { r.with(func() { opening-- }) })

@@ -257,7 +257,7 @@ func (w *wire) Read(p []byte) (int, error) {
 	}
 	if err != nil {
 		w.broken.Store(true)
-		_ = w.Conn.Close()
+		_ = w.Close()
 	}
 	return n, err
 }

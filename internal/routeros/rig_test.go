@@ -30,7 +30,7 @@ type rig struct {
 	mu       sync.Mutex
 	refuse   error                                 // what a dial comes to, when not nil
 	mute     bool                                  // a dial succeeds and nobody speaks
-	deaf     bool                                  // requests to execute are refused
+	deaf     atomic.Bool                           // requests to execute are refused
 	version  string                                // what /system/resource says
 	reply    func(command string) string           // what other commands print; nil: only the ok marker
 	exec     func(s *session, command string) bool // true: the test has dealt with the command itself
@@ -156,7 +156,7 @@ func (r *rig) serve(c net.Conn) {
 	if err != nil {
 		return
 	}
-	defer sc.Close()
+	defer func() { _ = sc.Close() }()
 	r.wg.Go(func() { ssh.DiscardRequests(requests) }) // refuses keepalives, as RouterOS does
 	r.with(func() { r.sessions = nil })               // there is one connection at a time
 	for asked := range channels {

@@ -177,9 +177,9 @@ type part struct {
 func (p part) appendTo(script []byte) ([]byte, error) { return expand(script, p.template, p.values) }
 
 // Quote makes s a string literal of the RouterOS language. What it cannot carry safely it refuses: control characters
-// (a line break ends the command), invalid UTF-8, and anything over-long. Inside a literal `"`, `\` and `$` have a meaning
-// [V]; `?` asks for help on a terminal and has an escape of its own [V]. Bytes above ASCII go out as hexadecimal escapes
-// [V], because nobody has shown what an exec channel does to them.
+// (a line break ends the command), invalid UTF-8, and anything over-long. Inside a literal only `"`, `\` and `$` have a
+// meaning [V]; `?` lost its own with 7.1. Bytes above ASCII go out as hexadecimal escapes [V], because nobody has shown
+// what an exec channel does to them [U].
 func Quote(s string) (string, error) {
 	if len(s) > maxText {
 		return "", fmt.Errorf("%w: a value of %d bytes, at most %d are possible", ErrInvalid, len(s), maxText)
@@ -193,7 +193,7 @@ func Quote(s string) (string, error) {
 		switch {
 		case unicode.IsControl(r):
 			return "", fmt.Errorf("%w: %q contains a control character", ErrInvalid, s)
-		case strings.ContainsRune(`"\$?`, r):
+		case strings.ContainsRune(`"\$`, r):
 			quoted = append(quoted, '\\', byte(r))
 		case r < utf8.RuneSelf:
 			quoted = append(quoted, byte(r))
