@@ -24,7 +24,7 @@ func (n *text) eval(ctx context.Context, f *frame) (Value, error) {
 // eval of a variable: in a where clause a property of that name comes first. `:local type "x"; print where name=$type`
 // compares two properties [V].
 func (n *variable) eval(_ context.Context, f *frame) (Value, error) {
-	if f.row != nil && f.row.known[n.name] {
+	if f.row != nil && f.row.known()[n.name] {
 		return f.property(n.name), nil
 	}
 	return f.lookup(n.name), nil
@@ -38,7 +38,7 @@ func (n *property) eval(_ context.Context, f *frame) (Value, error) {
 }
 
 func (n *word) eval(_ context.Context, f *frame) (Value, error) {
-	if f.row != nil && f.row.known[n.text] {
+	if f.row != nil && f.row.known()[n.text] {
 		return f.property(n.text), nil
 	}
 	return typed(n.text), nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 )
 
 var errNoSuchItem = errors.New("no such item")
@@ -69,7 +70,7 @@ func (f *frame) selected(ctx context.Context, c *command) ([]Item, error) {
 	if err != nil || c.where == nil {
 		return items, err
 	}
-	known := knownProps(c.menu, items)
+	known := sync.OnceValue(func() map[string]bool { return knownProps(c.menu, items) })
 	var out []Item
 	for _, item := range items {
 		yes, err := f.matches(ctx, c.where, &row{item: item, known: known})
@@ -144,19 +145,21 @@ func (f *frame) get(ctx context.Context, c *command) (Value, error) {
 	case !c.has("value-name"):
 		return asMap(items[0], nil), nil
 	}
-	return f.getValue(ctx, c, items[0], knownProps(c.menu, all))
+	return f.getValue(ctx, c, items[0], all)
 }
 
-func (f *frame) getValue(ctx context.Context, c *command, item Item, known map[string]bool) (Value, error) {
+func (f *frame) getValue(ctx context.Context, c *command, item Item, all []Item) (Value, error) {
 	v, err := f.argument(ctx, c, "value-name")
 	if err != nil {
 		return nil, err
 	}
 	name := Text(v)
-	if !known[name] {
+	at := &frame{run: f.run, row: &row{item: item}}
+	v = at.property(name)
+	if v == (nothing{}) && !knownProps(c.menu, all)[name] {
 		return nil, errors.New("input does not match any value of value-name")
 	}
-	return (&frame{run: f.run, row: &row{item: item}}).property(name), nil
+	return v, nil
 }
 
 // addressed finds the items that a command's numbers name. A list may be empty; a name or id must exist.

@@ -109,10 +109,11 @@ type scope struct {
 	values map[string]Value
 }
 
-// row is an item under a where clause, with the names that mean properties there.
+// row is an item under a where clause, with the names that mean properties there. They are collected from all items,
+// so only when somebody asks.
 type row struct {
 	item  Item
-	known map[string]bool
+	known func() map[string]bool
 }
 
 func (f *frame) inner() *frame {

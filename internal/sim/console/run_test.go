@@ -50,7 +50,7 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// The wrapper that routeros-facts recommends to drivers, in its three outcomes.
+// The wrapper that drivers are advised to use, in its three outcomes.
 func TestMarkers(t *testing.T) {
 	wrap := func(body string) string {
 		return `:onerror e in={ ` + body + `; :put "OK-1" } do={ :put ("ERR-1 " . $e) }`

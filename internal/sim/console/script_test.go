@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -164,7 +163,7 @@ func FuzzParse(f *testing.F) {
 func FuzzRun(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, script string) {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
 		var out bytes.Buffer
 		failed, err := console.Run(ctx, newBox(), "admin", script, &out)
@@ -173,9 +172,6 @@ func FuzzRun(f *testing.F) {
 		}
 		if text := out.String(); err == nil && (failed && text == "" || text != "" && !strings.HasSuffix(text, "\r\n")) {
 			t.Errorf("%q: failed %v, output %q", script, failed, text)
-		}
-		if _, perr := console.Parse(script); perr == nil && !utf8.ValidString(script) && err != nil {
-			t.Errorf("%q: %v", script, err)
 		}
 	})
 }
