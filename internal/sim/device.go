@@ -119,8 +119,8 @@ func accounts(list []User) (map[string]User, error) {
 		}
 		for _, k := range u.Keys {
 			if t := k.Type(); t != ssh.KeyAlgoRSA && t != ssh.KeyAlgoED25519 {
-				return nil, fmt.Errorf("user %s: a key of type %s: "+
-					"unable to load key file (wrong format or bad passphrase)!", u.Name, t) // [R] for ECDSA
+				// [R] for ECDSA
+				return nil, fmt.Errorf("unable to load key file (wrong format or bad passphrase)! (%s of user %s)", t, u.Name)
 			}
 		}
 		if _, twice := users[u.Name]; twice || u.Name == "" {

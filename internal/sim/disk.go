@@ -170,7 +170,7 @@ func (d *Device) fill(dk *disk, a arguments) error {
 }
 
 func (d *Device) otherType(t string) error {
-	if !d.release.atLeast(7, 17) && t == "file" {
+	if !d.release.since(17) && t == "file" {
 		return errors.New("input does not match any value of type")
 	}
 	known := strings.Fields("hardware partition raid ramdisk tmpfs iscsi nvme-tcp smb nfs sshfs")
@@ -200,7 +200,7 @@ func (d *Device) settings(dk *disk, a arguments) error {
 		return errors.New("invalid value for argument nvme-tcp-server-nqn")
 	}
 	var compress bool
-	err := errors.Join(
+	err := first(
 		a.boolean("disabled", &dk.Disabled),
 		a.boolean("mount-filesystem", &dk.MountFilesystem),
 		a.boolean("mount-read-only", &dk.MountReadOnly),
@@ -213,14 +213,6 @@ func (d *Device) settings(dk *disk, a arguments) error {
 		return errors.New("failure: compression only available for btrfs") // [V]
 	}
 	dk.ServerSet = dk.ServerSet || dk.Export
-	return firstOf(err)
-}
-
-// firstOf is the first of joined errors: the device reports one.
-func firstOf(err error) error {
-	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // what Join made a line above
-		return many.Unwrap()[0]
-	}
 	return err
 }
 

@@ -37,7 +37,7 @@ func (d *Device) list(ctx context.Context) []*row {
 
 // hardware are the rows of the drives. Their ids are the first ones.
 func (d *Device) hardware() []*row {
-	var all []*row
+	all := make([]*row, 0, drivesPerPool*len(d.storage.pools))
 	for _, p := range d.storage.pools {
 		for i := range drivesPerPool {
 			n := len(all) + 1
@@ -95,7 +95,7 @@ func sharingFields(export bool, server ...field) []field {
 
 // flagFields are the flags as scripts see them, from 7.20 on [S].
 func (d *Device) flagFields(set string) []field {
-	if !d.release.atLeast(7, 20) {
+	if !d.release.since(20) {
 		return nil
 	}
 	var fields []field
@@ -187,7 +187,7 @@ func (d *Device) serverFields(dk *disk) []field {
 		return nil
 	}
 	fields := []field{{name: "nvme-tcp-server-port", value: dk.Port}}
-	if d.release.atLeast(7, 21) {
+	if d.release.since(21) {
 		fields = append(fields, field{name: "nvme-tcp-server-nqn", value: d.nqn(dk), shape: quoted})
 	}
 	return append(fields, field{name: "nvme-tcp-server-allow-host-name", value: dk.AllowHost, shape: quoted})
@@ -216,7 +216,7 @@ func (d *Device) flagsOf(dk *disk) string {
 // documented [U]: it is taken to be like the one of iSCSI.
 func (d *Device) nqn(dk *disk) string {
 	switch {
-	case !d.release.atLeast(7, 21):
+	case !d.release.since(21):
 		return dk.Slot
 	case dk.NQN == "":
 		return "nqn.2000-02.com.mikrotik:" + dk.Slot

@@ -149,10 +149,10 @@ func (f field) show() string {
 		}
 		return no
 	case int64:
-		switch f.shape {
-		case spaced:
+		if f.shape == spaced {
 			return grouped(v)
-		case human:
+		}
+		if f.shape == human {
 			return sized(v)
 		}
 	}
@@ -253,7 +253,8 @@ func (l listing) table(b *strings.Builder, chosen []*row) {
 
 // columnOf is a column with its heading, padded; a column that no row has does not appear.
 func columnOf(name string, chosen []*row) (cells []string, found bool) {
-	cells, right := []string{strings.ToUpper(name)}, false
+	cells, right := make([]string, 1, 1+len(chosen)), false
+	cells[0] = strings.ToUpper(name)
 	for _, r := range chosen {
 		cell := ""
 		for _, f := range r.fields {

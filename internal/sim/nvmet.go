@@ -35,7 +35,7 @@ type kernel interface {
 // configfs is the kernel's own.
 type configfs struct{}
 
-func (configfs) mkdir(path string) error        { return os.Mkdir(path, 0o755) }
+func (configfs) mkdir(path string) error        { return os.Mkdir(path, 0o750) }
 func (configfs) link(target, path string) error { return os.Symlink(target, path) }
 func (configfs) remove(path string) error       { return os.Remove(path) }
 
@@ -76,8 +76,11 @@ func newNVMet(o NVMeOptions, book string) (*nvmet, error) {
 		return nil, fmt.Errorf("NVMe address %q: an IP address is needed: %w", o.Address, err)
 	}
 	n := &nvmet{
-		root: o.ConfigFS, sys: o.SysFS, address: address, kernel: configfs{}, book: book,
+		root: o.ConfigFS, sys: o.SysFS, address: address, kernel: o.kernel, book: book,
 		made: record{Ports: map[int]string{}},
+	}
+	if n.kernel == nil {
+		n.kernel = configfs{}
 	}
 	if n.root == "" {
 		n.root = configFSRoot

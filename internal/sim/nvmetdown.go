@@ -11,7 +11,7 @@ import (
 // withdraw closes the doors to all subsystems first and takes them apart after: a port stops listening when its last
 // subsystem leaves, and a host that asks a listening port for a subsystem that left gives up for good.
 func (n *nvmet) withdraw(nqns ...string) error {
-	var failed []error
+	failed := make([]error, 0, 2*len(nqns)+2)
 	for _, nqn := range nqns {
 		failed = append(failed, n.shut(nqn))
 	}

@@ -60,6 +60,8 @@ type NVMeOptions struct {
 	ConfigFS string
 	// SysFS is where /sys is mounted, "/sys" when empty; only the quirk remove-while-connected=refuse reads it.
 	SysFS string
+
+	kernel kernel // nil: the real one
 }
 
 // CSIUser is the account of a driver: what it needs and no more.

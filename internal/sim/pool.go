@@ -28,7 +28,6 @@ var (
 	errNotEmpty    = errors.New("failure: directory is not empty")
 	errIsDisk      = errors.New("failure: cannot remove a disk")
 	errFileUsed    = errors.New("failure: file is in use")
-	errSmallerFile = errors.New("failure: file cannot be made smaller")
 )
 
 // storage is the file system of the device: the flash, with the pools mounted in it. Paths are those of /file, without
@@ -131,12 +130,12 @@ func (s *storage) stat(name string) (fs.FileInfo, bool) {
 }
 
 // parent makes sure that the directory of a path is there.
-func (s *storage) parent(name string, make bool) error {
+func (s *storage) parent(name string, mayMake bool) error {
 	dir := path.Dir(name)
 	if info, ok := s.stat(dir); ok && info.IsDir() {
 		return nil
 	}
-	if !make {
+	if !mayMake {
 		return errNoDirectory
 	}
 	if err := os.MkdirAll(s.host(dir), 0o750); err != nil {

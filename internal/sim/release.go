@@ -11,8 +11,8 @@ import (
 
 // release is a RouterOS version, as far as it decides anything.
 type release struct {
-	text         string
-	major, minor int
+	text  string
+	minor int // of RouterOS 7
 }
 
 // parseRelease reads "7.24", "7.24.4" or "7.25beta2".
@@ -28,16 +28,15 @@ func parseRelease(s string) (release, error) {
 	if !ok || err != nil || err2 != nil || x != 7 {
 		return release{}, fmt.Errorf("version %q: want a RouterOS 7 release such as 7.21, 7.23 or 7.24.4", s)
 	}
-	return release{text: s, major: x, minor: y}, nil
+	return release{text: s, minor: y}, nil
 }
 
-func (r release) atLeast(major, minor int) bool {
-	return r.major > major || r.major == major && r.minor >= minor
-}
+// since tells whether this is 7.minor or later.
+func (r release) since(minor int) bool { return r.minor >= minor }
 
 // dialect is what differs in the language.
 func (r release) dialect(errorLocation bool) console.Dialect {
-	return console.Dialect{RuntimeParameterErrors: r.atLeast(7, 23), ErrorLocation: errorLocation}
+	return console.Dialect{RuntimeParameterErrors: r.since(23), ErrorLocation: errorLocation}
 }
 
 // diskArguments are those of /disk/add by version, after the device's own command tree [T]. Arguments for other types
@@ -50,14 +49,14 @@ func (r release) diskArguments() []string {
 		raid-role raid-type ramdisk-size slot smb-address smb-export smb-password smb-share smb-sharing smb-user
 		sshfs-address sshfs-password sshfs-path sshfs-port sshfs-user tmpfs-max-size type iscsi-address iscsi-export
 		iscsi-port nfs-address nfs-share self-encryption-password`)
-	if r.atLeast(7, 17) {
+	if r.since(17) {
 		args = append(args, "file-path", "file-size", "file-offset", "mount-filesystem", "mount-read-only",
 			"mount-point-template", "swap")
 	}
-	if r.atLeast(7, 18) {
+	if r.since(18) {
 		args = append(args, "compress")
 	}
-	if r.atLeast(7, 21) {
+	if r.since(21) {
 		args = append(args, "nvme-tcp-server-nqn", "nvme-tcp-nqn", "iscsi-server-iqn", "iscsi-server-port")
 	} else {
 		args = append(args, "nvme-tcp-name")
@@ -78,7 +77,7 @@ func (r release) diskVerbs() map[string][]string {
 		"monitor-traffic": {"numbers", "once", "duration", "interval", "as-value", "proplist"},
 		"print":           {"stats", "stats-detail", "oid"},
 	}
-	if r.atLeast(7, 21) {
+	if r.since(21) {
 		verbs["print"] = append(verbs["print"], "show-sensitive")
 	}
 	return verbs
@@ -86,7 +85,7 @@ func (r release) diskVerbs() map[string][]string {
 
 func (r release) fileVerbs() map[string][]string {
 	verbs := map[string][]string{"print": {}, "remove": {"numbers"}, "set": {"numbers", "contents"}}
-	if r.atLeast(7, 20) {
+	if r.since(20) {
 		verbs["add"] = []string{"contents", "name", "type"}
 	} else {
 		verbs["add"] = []string{"copy-from", "contents", "name", "type"}

@@ -27,41 +27,28 @@ func (d *Device) Serve(ctx context.Context, ln net.Listener) error {
 		case <-d.power.isOn():
 		case <-ctx.Done():
 		}
-		if ctx.Err() != nil {
+		if ln = listenAgain(ctx, ln.Addr()); ln == nil {
 			return nil
-		}
-		var err error
-		if ln, err = listenAgain(ctx, ln.Addr()); err != nil {
-			return err
 		}
 	}
 }
 
-// listenAgain takes the old address back. Somebody may have it for a moment, as the local end of a connection.
-func listenAgain(ctx context.Context, at net.Addr) (net.Listener, error) {
-	for {
+// listenAgain takes the old address back. Somebody may have it for a moment, as the local end of a connection. It
+// returns nil when ctx ends before.
+func listenAgain(ctx context.Context, at net.Addr) net.Listener {
+	for ctx.Err() == nil {
 		ln, err := (&net.ListenConfig{}).Listen(ctx, at.Network(), at.String())
 		if err == nil {
-			return ln, nil
-		}
-		if ctx.Err() != nil {
-			return closedListener{at}, nil
+			return ln
 		}
 		pause(ctx, 20*time.Millisecond)
 	}
+	return nil
 }
-
-// closedListener stands for one that was never opened because Serve is about to end.
-type closedListener struct{ at net.Addr }
-
-func (closedListener) Accept() (net.Conn, error) { return nil, net.ErrClosed }
-func (closedListener) Close() error              { return nil }
-func (l closedListener) Addr() net.Addr          { return l.at }
 
 // server is what the connections of one service share.
 type server struct {
 	d      *Device
-	ctx    context.Context // ends with the service
 	config *ssh.ServerConfig
 	work   sync.WaitGroup
 
@@ -75,7 +62,7 @@ func (d *Device) serve(ctx context.Context, ln net.Listener) error {
 	defer stop()
 	me := &service{stop: stop, gone: make(chan struct{})}
 	defer close(me.gone)
-	s := &server{d: d, ctx: run, config: d.sshConfig()}
+	s := &server{d: d, config: d.sshConfig()}
 	defer s.work.Wait()
 	defer stop()
 	defer context.AfterFunc(run, func() { _ = ln.Close() })()
@@ -93,20 +80,20 @@ func (d *Device) serve(ctx context.Context, ln net.Listener) error {
 			return fmt.Errorf("accept SSH connections on %s: %w", ln.Addr(), err)
 		}
 		d.journal.connection()
-		s.work.Go(func() { s.handle(conn) })
+		s.work.Go(func() { s.handle(run, conn) })
 	}
 }
 
 // handle runs one TCP connection to its end.
-func (s *server) handle(raw net.Conn) {
+func (s *server) handle(ctx context.Context, raw net.Conn) {
 	defer raw.Close() //nolint:errcheck // whatever is to be known about it is known by then
-	defer context.AfterFunc(s.ctx, func() { _ = raw.Close() })()
+	defer context.AfterFunc(ctx, func() { _ = raw.Close() })()
 	if s.d.faults.connection() {
 		_, _ = io.Copy(io.Discard, raw) // not even a banner, until the other side gives up
 		return
 	}
 	if !s.enter() { // [U] what one session too many gets; here: nothing
-		s.d.log.InfoContext(s.ctx, "too many sessions", "from", raw.RemoteAddr())
+		s.d.log.InfoContext(ctx, "too many sessions", "from", raw.RemoteAddr())
 		return
 	}
 	defer s.leave()
@@ -115,15 +102,15 @@ func (s *server) handle(raw net.Conn) {
 	}
 	conn, channels, requests, err := ssh.NewServerConn(raw, s.config)
 	if err != nil {
-		s.d.log.InfoContext(s.ctx, "login failure via ssh", "from", raw.RemoteAddr(), "error", err)
+		s.d.log.InfoContext(ctx, "login failure via ssh", "from", raw.RemoteAddr(), "error", err)
 		return
 	}
 	if err := raw.SetDeadline(time.Time{}); err != nil {
 		return
 	}
-	s.d.log.InfoContext(s.ctx, "user logged in via ssh", "user", conn.User(), "from", raw.RemoteAddr())
-	newConnection(s, raw, conn).run(channels, requests)
-	s.d.log.InfoContext(s.ctx, "user logged out via ssh", "user", conn.User(), "from", raw.RemoteAddr())
+	s.d.log.InfoContext(ctx, "user logged in via ssh", "user", conn.User(), "from", raw.RemoteAddr())
+	newConnection(s, raw, conn).run(ctx, channels, requests)
+	s.d.log.InfoContext(ctx, "user logged out via ssh", "user", conn.User(), "from", raw.RemoteAddr())
 }
 
 func (s *server) enter() bool {

@@ -31,7 +31,7 @@ func newConnection(s *server, raw net.Conn, conn *ssh.ServerConn) *connection {
 }
 
 // run answers until the connection ends.
-func (c *connection) run(channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
+func (c *connection) run(ctx context.Context, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
 	ended := make(chan struct{})
 	defer close(ended)
 	c.s.work.Go(func() { c.global(requests) })
@@ -40,7 +40,7 @@ func (c *connection) run(channels <-chan ssh.NewChannel, requests <-chan *ssh.Re
 			continue
 		}
 		c.s.d.journal.channel()
-		c.s.work.Go(func() { c.channel(ask, ended) })
+		c.s.work.Go(func() { c.channel(ctx, ask, ended) })
 	}
 }
 
@@ -62,7 +62,7 @@ func (c *connection) global(requests <-chan *ssh.Request) {
 }
 
 // channel takes a channel if there may be one more.
-func (c *connection) channel(ask ssh.NewChannel, ended <-chan struct{}) {
+func (c *connection) channel(ctx context.Context, ask ssh.NewChannel, ended <-chan struct{}) {
 	if ask.ChannelType() != "session" {
 		_ = ask.Reject(ssh.UnknownChannelType, "only sessions")
 		return
@@ -77,7 +77,7 @@ func (c *connection) channel(ask ssh.NewChannel, ended <-chan struct{}) {
 		return
 	}
 	defer ch.Close() //nolint:errcheck // closed already as often as not
-	c.session(ch, requests)
+	c.session(ctx, ch, requests)
 }
 
 // enter counts a channel in, waiting for room if that is what the device does.
@@ -112,7 +112,7 @@ func (c *connection) leave() {
 
 // session waits for an exec and runs it. A terminal or a shell is not given: with a pty nothing works here, as on the
 // device [R].
-func (c *connection) session(ch ssh.Channel, requests <-chan *ssh.Request) {
+func (c *connection) session(ctx context.Context, ch ssh.Channel, requests <-chan *ssh.Request) {
 	var idle <-chan time.Time
 	if t := c.s.d.quirks.duration(quirkSpareIdleTimeout); t > 0 {
 		timer := time.NewTimer(t)
@@ -137,7 +137,7 @@ func (c *connection) session(ch ssh.Channel, requests <-chan *ssh.Request) {
 				continue
 			}
 			closed := c.discard(requests)
-			c.exec(ch, r, payload.Command, closed)
+			c.exec(ctx, ch, r, payload.Command, closed)
 			return
 		}
 	}
@@ -162,7 +162,9 @@ func (c *connection) discard(requests <-chan *ssh.Request) (closed <-chan struct
 }
 
 // exec runs a script with the faults that are due.
-func (c *connection) exec(ch ssh.Channel, r *ssh.Request, script string, closed <-chan struct{}) {
+func (c *connection) exec(
+	ctx context.Context, ch ssh.Channel, r *ssh.Request, script string, closed <-chan struct{},
+) {
 	d := c.s.d
 	d.journal.command(script)
 	p := d.faults.command(script)
@@ -173,7 +175,7 @@ func (c *connection) exec(ch ssh.Channel, r *ssh.Request, script string, closed 
 		<-closed
 		return
 	}
-	pause(c.s.ctx, p.delay+d.quirks.duration(quirkCommandTime))
+	pause(ctx, p.delay+d.quirks.duration(quirkCommandTime))
 	switch {
 	case p.reboot:
 		d.rebootSoon()
@@ -184,7 +186,7 @@ func (c *connection) exec(ch ssh.Channel, r *ssh.Request, script string, closed 
 		return
 	}
 	reply := &reply{to: ch, hold: p.after || p.garbage != ""}
-	failed := c.script(script, p, reply)
+	failed := c.script(ctx, script, p, reply)
 	if p.after {
 		_ = c.raw.Close()
 		return
@@ -198,8 +200,8 @@ func (c *connection) exec(ch ssh.Channel, r *ssh.Request, script string, closed 
 
 // script runs a script to its end, whether or not its reader is still there [I, from REST, where abandoned requests
 // keep running].
-func (c *connection) script(script string, p plan, out *reply) (failed bool) {
-	ctx := context.WithValue(c.s.ctx, widthKey{}, c.width)
+func (c *connection) script(ctx context.Context, script string, p plan, out *reply) (failed bool) {
+	ctx = context.WithValue(ctx, widthKey{}, c.width)
 	if p.nospace {
 		ctx = context.WithValue(ctx, fullKey{}, true)
 	}

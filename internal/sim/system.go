@@ -52,11 +52,7 @@ func (m fixedMenu) Call(
 func (m fixedMenu) Print(ctx context.Context, w io.Writer, list []console.Item, style console.PrintStyle) error {
 	chosen := rows(list)
 	if m.single {
-		var fields []field
-		for _, r := range chosen {
-			fields = append(fields, visible(r, style.Proplist)...)
-		}
-		return sheet(w, fields)
+		return each(chosen, func(r *row) error { return sheet(w, visible(r, style.Proplist)) })
 	}
 	return listing{width: widthOf(ctx), columns: m.columns}.print(w, chosen, style)
 }
@@ -122,7 +118,7 @@ func healthMenu() console.Menu {
 		{"fan2-speed", "4290", "RPM"}, {"psu1-state", "ok", ""}, {"psu2-state", "ok", ""},
 	}
 	return fixedMenu{columns: []string{"name", "value", "type"}, rows: func() []*row {
-		var all []*row
+		all := make([]*row, 0, len(sensors))
 		for i, s := range sensors {
 			all = append(all, &row{id: itemID(int64(i) + 1), fields: []field{
 				{name: "name", value: s[0]}, {name: "value", value: s[1]}, {name: "type", value: s[2]},
@@ -134,7 +130,7 @@ func healthMenu() console.Menu {
 
 func userMenu(d *Device) console.Menu {
 	return fixedMenu{columns: []string{"name", "group"}, rows: func() []*row {
-		var all []*row
+		all := make([]*row, 0, len(d.users))
 		for i, name := range sortedNames(d.users) {
 			all = append(all, &row{id: itemID(int64(i) + 1), fields: []field{
 				{name: "name", value: name},
@@ -183,18 +179,18 @@ func (m systemMenu) Call(
 func monitorTraffic(w io.Writer, chosen []*row) error {
 	for _, r := range chosen {
 		slot, _ := r.Get("slot")
-		fields := []field{{name: "slot", value: slot}}
-		for _, name := range []string{"read-ops", "read-ops-per-second", "read-bytes"} {
-			fields = append(fields, field{name: name, value: int64(0), shape: spaced})
+		fields := []field{
+			{name: "slot", value: slot},
+			{name: "read-ops", value: int64(0), shape: spaced},
+			{name: "read-ops-per-second", value: int64(0), shape: spaced},
+			{name: "read-bytes", value: int64(0), shape: spaced},
+			{name: "read-rate", value: "0bps"},
+			{name: "write-ops-per-second", value: int64(0), shape: spaced},
+			{name: "write-rate", value: "0bps"},
+			{name: "in-flight-ops", value: int64(0), shape: spaced},
+			{name: "active-time", value: "0ms"},
+			{name: "wait-time", value: "0ms"},
 		}
-		fields = append(fields,
-			field{name: "read-rate", value: "0bps"},
-			field{name: "write-ops-per-second", value: int64(0), shape: spaced},
-			field{name: "write-rate", value: "0bps"},
-			field{name: "in-flight-ops", value: int64(0), shape: spaced},
-			field{name: "active-time", value: "0ms"},
-			field{name: "wait-time", value: "0ms"},
-		)
 		if err := monitor(w, fields); err != nil {
 			return err
 		}

@@ -77,6 +77,16 @@ func (a arguments) size(name string, to *int64) error {
 	return nil
 }
 
+// first is the first error of several: the device reports one.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 var errSize = errors.New("not a size")
 
 // ParseSize reads bytes, or a number with a binary suffix: file-size=1T is 1 099 511 627 776 [R]. What file-size does
@@ -130,7 +140,7 @@ func uptime(t time.Duration) string {
 	if d := t % (7 * day) / day; d > 0 {
 		s += fmt.Sprintf("%dd", d)
 	}
-	t = t % day / time.Second * time.Second
+	t %= day
 	return s + fmt.Sprintf("%02d:%02d:%02d", t/time.Hour, t%time.Hour/time.Minute, t%time.Minute/time.Second)
 }
 
