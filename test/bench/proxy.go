@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"io"
 	"net"
 	"sync"
 	"time"
@@ -86,9 +85,7 @@ func (p *delayProxy) pump(dst, src net.Conn) {
 			queue <- chunk{data: append([]byte(nil), buf[:n]...), due: time.Now().Add(p.oneWay)}
 		}
 		if err != nil {
-			if err != io.EOF {
-				_ = src.Close()
-			}
+			_ = src.Close()
 			break
 		}
 	}

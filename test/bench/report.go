@@ -55,10 +55,11 @@ func find(cells []cell, operation string, rttMs float64, sequential bool) *cell 
 }
 
 func (r report) print(out io.Writer) error {
+	// The writer keeps its first error until Flush.
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "round trip ms\toperation\tcallers\tper second\tp50 ms\tp99 ms\t\n")
+	_, _ = fmt.Fprintf(w, "round trip ms\toperation\tcallers\tper second\tp50 ms\tp99 ms\t\n")
 	for _, c := range r.Cells {
-		fmt.Fprintf(w, "%g\t%s\t%d\t%.1f\t%.1f\t%.1f\t\n", c.RoundTripMs, c.Operation, c.Callers, c.PerSecond, c.P50Ms, c.P99Ms)
+		_, _ = fmt.Fprintf(w, "%g\t%s\t%d\t%.1f\t%.1f\t%.1f\t\n", c.RoundTripMs, c.Operation, c.Callers, c.PerSecond, c.P50Ms, c.P99Ms)
 	}
 	if err := w.Flush(); err != nil {
 		return err
