@@ -52,8 +52,7 @@ func (c *conn) exec(ctx context.Context, command string) (answer, error) {
 		return answer{}, err
 	}
 	sent := time.Now()
-	c.inUse.Add(1)
-	defer c.inUse.Add(-1)
+	defer c.inUse.Add(-1) // the slot counted it when it took it
 	select {
 	case r := <-j.done:
 		return r.answer, r.err
@@ -121,7 +120,7 @@ func (c *conn) open() (*channel, error) {
 			return nil, c.lostCause()
 		}
 	}
-	defer c.watch(c.cfg.DialTimeout)()
+	defer c.watch(c.cfg.DialTimeout, c.stalled)()
 	type opened struct {
 		ch  *channel
 		err error
@@ -163,9 +162,13 @@ func (c *conn) putAside(refused *ssh.OpenChannelError, times int) {
 
 // serve keeps an open channel until a command has used it or the RDS has closed it.
 func (c *conn) serve(ch *channel) {
+	c.opened.Store(int64(time.Since(c.born)))
+	c.spare.Add(1)
 	select {
 	case j := <-c.jobs:
-		defer c.watch(c.cfg.CommandTimeout + c.cfg.DialTimeout)()
+		c.inUse.Add(1)
+		c.spare.Add(-1)
+		defer c.watch(c.cfg.CommandTimeout+c.cfg.DialTimeout, c.unused)()
 		j.done <- c.perform(j, ch)
 		_ = ch.Close() // it is closed already, as a rule
 		select {       // only then does the RDS count one channel less
@@ -173,6 +176,7 @@ func (c *conn) serve(ch *channel) {
 		case <-c.dead:
 		}
 	case <-ch.closed:
+		c.spare.Add(-1)
 		c.idle()
 	case <-c.dead:
 	}
@@ -196,10 +200,11 @@ func (c *conn) perform(j *job, ch *channel) result {
 		return result{err: fmt.Errorf("%w: nothing was sent: %w", ErrUnreachable, context.Cause(j.ctx))}
 	}
 	defer context.AfterFunc(j.ctx, func() { _ = ch.Close() })()
+	writes := c.wire.writes.Load()
 	accepted, err := ch.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{j.command}))
 	switch {
 	case err != nil:
-		return result{err: c.unanswered(j.ctx, err)}
+		return result{err: c.unanswered(j.ctx, err, c.wire.writes.Load() == writes)}
 	case !accepted:
 		return result{err: fmt.Errorf("%w: the RDS refuses to execute commands over SSH: the user's group needs the policies ssh, read and write", ErrUnreachable)}
 	}
@@ -207,15 +212,20 @@ func (c *conn) perform(j *job, ch *channel) result {
 	return c.collect(ch)
 }
 
-// unanswered decides whether a command without a reply to its request can have run. An error of the write itself means
-// no. The library's io.EOF means that the channel was closed, before or after, by whomever: if it was not us and the
-// connection lives, the RDS closed it without replying to the request, which RFC 4254 lets it do only when it had closed
-// it first [I].
-func (c *conn) unanswered(ctx context.Context, err error) error {
+// unanswered decides whether a command without a reply to its request can have run. It cannot when nothing was written, or
+// when the write failed. Otherwise the library's io.EOF says that the channel was closed, before or after, by
+// whomever: if it was not us and the connection lives, the RDS closed it without replying to the request, which RFC 4254
+// lets it do only when it had closed it first [I].
+func (c *conn) unanswered(ctx context.Context, err error, unsent bool) error {
 	switch {
 	case !errors.Is(err, io.EOF):
 		c.kill(fmt.Errorf("connection lost: %w", err))
 		return fmt.Errorf("%w: %w: %w", ErrUnreachable, errLost, err)
+	case unsent:
+		if c.wire.broken.Load() {
+			c.kill(errors.New("connection lost")) // the library is about to say so too
+		}
+		return fmt.Errorf("%w: %w: the channel was closed", ErrUnreachable, errLost)
 	case ctx.Err() == nil && c.ping():
 		return fmt.Errorf("%w: %w: the RDS closed the channel", ErrUnreachable, errLost)
 	default:

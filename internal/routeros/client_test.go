@@ -395,6 +395,29 @@ func TestStuckChannelsAreNotForEver(t *testing.T) {
 	}
 }
 
+// An RDS that lets a channel too many wait for ever, instead of refusing it, is served with the others, and left in peace.
+func TestAnRDSThatLetsChannelsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.latency = time.Millisecond
+		var waiting []ssh.NewChannel // kept: they are never answered
+		r.open = func(asked ssh.NewChannel, before int) bool {
+			if before >= 2 {
+				waiting = append(waiting, asked)
+			}
+			return before >= 2
+		}
+		c := r.started(nil)
+		for range 3 {
+			mustRun(t, c)
+			time.Sleep(10 * time.Minute) //nolint:forbidigo // synctest's clock
+		}
+		if dials, _, _ := r.counts(); dials != 1 {
+			t.Errorf("%d dials", dials)
+		}
+	})
+}
+
 func TestUnsupportedVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

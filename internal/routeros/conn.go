@@ -28,6 +28,9 @@ type conn struct {
 	demand chan struct{} // unbuffered: wakes a slot that does not open channels for nobody
 	turn   chan struct{} // nil, or a token for opening one channel at a time
 
+	born   time.Time
+	opened atomic.Int64 // when a channel last opened, in nanoseconds after born
+	spare  atomic.Int32 // channels that wait for a command
 	inUse  atomic.Int32 // commands whose callers still wait for the answer
 	active atomic.Int32 // slots that are not put aside because the RDS refused them a channel
 
@@ -88,7 +91,7 @@ func (c *Client) handshake(ctx context.Context) (*ssh.Client, *wire, error) {
 // newConn starts what a connection needs: its slots, which open their channels at once, its keepalive and its undertaker.
 func (c *Client) newConn(client *ssh.Client, w *wire) *conn {
 	conn := &conn{
-		client: client, wire: w, cfg: c.cfg,
+		client: client, wire: w, cfg: c.cfg, born: time.Now(),
 		jobs: make(chan *job), demand: make(chan struct{}),
 		dead: make(chan struct{}), check: make(chan struct{}, 1),
 	}
@@ -217,10 +220,10 @@ func (c *conn) trusted(ctx context.Context) {
 	}
 }
 
-// watch kills the connection when a channel that the RDS was to open or to close has not moved for so long and no
-// command waits for an answer on another one. The library can neither cancel the opening of a channel nor forget one that
-// the peer does not close, and each of them takes a place away for good.
-func (c *conn) watch(patience time.Duration) (stop func()) {
+// watch kills the connection when something on a channel has not come for so long, if by then the connection is hopeless.
+// The library can neither cancel the opening of a channel nor forget one that the peer does not close, and each
+// of them takes a place away for good.
+func (c *conn) watch(patience time.Duration, hopeless func() bool) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var timer *time.Timer
 	armed := make(chan struct{}) // the timer may fire before it is assigned
@@ -228,7 +231,7 @@ func (c *conn) watch(patience time.Duration) (stop func()) {
 		<-armed
 		switch {
 		case ctx.Err() != nil:
-		case c.inUse.Load() == 0:
+		case hopeless():
 			c.kill(fmt.Errorf("%w: a channel neither opens nor closes", errSilent))
 		default:
 			timer.Reset(patience)
@@ -241,13 +244,28 @@ func (c *conn) watch(patience time.Duration) (stop func()) {
 	}
 }
 
+// unused: no caller waits for an answer, so that a new connection costs nobody anything.
+func (c *conn) unused() bool { return c.inUse.Load() == 0 }
+
+// stalled: there is no channel that works, nor has there been one for a while. As long as there is one, the RDS may simply let
+// others wait [U].
+func (c *conn) stalled() bool {
+	return c.unused() && c.spare.Load() == 0 && time.Since(c.born) > time.Duration(c.opened.Load())+c.cfg.DialTimeout
+}
+
 // wire is the socket. It notes when the peer was last heard, and closes itself on a read error before anybody
 // learns of the error: a write that succeeded after the library had given up its channels would wait for ever for its reply.
 type wire struct {
 	net.Conn
 	born   time.Time
 	heard  atomic.Int64 // nanoseconds after born
+	writes atomic.Int64 // begun
 	broken atomic.Bool
+}
+
+func (w *wire) Write(p []byte) (int, error) {
+	w.writes.Add(1)
+	return w.Conn.Write(p)
 }
 
 func (w *wire) Read(p []byte) (int, error) {

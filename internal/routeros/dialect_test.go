@@ -2,6 +2,7 @@ package routeros
 
 import (
 	"errors"
+	"slices"
 	"testing"
 )
 
@@ -29,7 +30,7 @@ func TestDialectOf(t *testing.T) {
 }
 
 func TestDialectsAreOrderedAndNamed(t *testing.T) {
-	if !(DialectUnknown < Dialect721 && Dialect721 < Dialect723 && Dialect723 < Dialect724) {
+	if !slices.IsSorted([]Dialect{DialectUnknown, Dialect721, Dialect723, Dialect724}) {
 		t.Error("a dialect cannot be compared with another one")
 	}
 	for d, want := range map[Dialect]string{DialectUnknown: "unknown", Dialect721: "7.21", Dialect723: "7.23", Dialect724: "7.24"} {

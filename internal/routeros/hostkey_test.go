@@ -137,7 +137,7 @@ func TestPinnedHandshake(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			host, err := ssh.NewSignerWithAlgorithms(tt.host(t).(ssh.AlgorithmSigner), []string{tt.algo}) //nolint:errcheck // it is one
+			host, err := ssh.NewSignerWithAlgorithms(tt.host(t).(ssh.AlgorithmSigner), []string{tt.algo})
 			if err != nil {
 				t.Fatal(err)
 			}
