@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"unicode/utf8"
 )
 
@@ -91,7 +92,7 @@ func (r *RDS) add(ctx context.Context, p plan) (Volume, error) {
 func (r *RDS) reread(ctx context.Context, slot string, cause error) (Volume, error) {
 	v, err := r.Get(ctx, slot)
 	if err != nil {
-		return Volume{}, cause
+		return Volume{}, fmt.Errorf("%w; looking again: %v", cause, err) //nolint:errorlint // the second error must not decide: it may say "not found"
 	}
 	return v, nil
 }

@@ -3,6 +3,7 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/rds-csi/rds-csi/internal/routeros"
@@ -116,6 +117,16 @@ func (r *RDS) run(ctx context.Context, what string, build *routeros.Builder) (ro
 		return routeros.Reply{}, r.translate(what, err)
 	}
 	return reply, nil
+}
+
+// read runs a script that changes nothing. A lost reply is asked for once more: with a connection that dies, several
+// commands lose theirs. A reply that did not come in time is not: whoever waited has waited long enough.
+func (r *RDS) read(ctx context.Context, what string, build *routeros.Builder) (routeros.Reply, error) {
+	reply, err := r.run(ctx, what, build)
+	if errors.Is(err, ErrOutcomeUnknown) && !errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return r.run(ctx, what, build)
+	}
+	return reply, err
 }
 
 func (r *RDS) errorf(what string, sentinel error, format string, args ...any) error {

@@ -122,8 +122,7 @@ func TestFailedLookupIsNeverAbsent_B15(t *testing.T) {
 		"no size":       {[]string{`[{"slot":"` + slot + `","type":"file"}]`}, ErrAnswer},
 		"no file":       {[]string{`[{"slot":"` + slot + `","type":"raid","size":1}]`}, ErrForeign},
 		"unreachable":   {failed(routeros.ErrUnreachable, ""), ErrUnavailable},
-		"lost":          {failed(routeros.ErrOutcomeUnknown, ""), ErrOutcomeUnknown},
-		"no such item":  {failed(routeros.ErrNotFound, "no such item"), ErrOutcomeUnknown},
+		"late":          {failed(fmt.Errorf("%w: %w", routeros.ErrOutcomeUnknown, context.DeadlineExceeded), ""), ErrOutcomeUnknown},
 		"syntax":        {failed(routeros.ErrSyntax, "bad command name"), ErrAnswer},
 		"permission":    {failed(routeros.ErrPermission, "not enough permissions (9)"), ErrPermission},
 		"old":           {failed(routeros.ErrUnsupportedVersion, ""), ErrUnsupported},
@@ -153,7 +152,8 @@ func TestCreateSettlesWhatIsUnclear(t *testing.T) {
 		"done":               {[]any{[]string{ours("pvc-1", 1<<30)}}, nil, 1},
 		"lost, done":         {[]any{lost, []string{ours("pvc-1", 1<<30)}}, nil, 2},
 		"lost, not done":     {[]any{lost, []string{"[]"}}, ErrOutcomeUnknown, 2},
-		"lost twice":         {[]any{lost, lost}, ErrOutcomeUnknown, 2},
+		"lost twice, done":   {[]any{lost, lost, []string{ours("pvc-1", 1<<30)}}, nil, 3},
+		"lost thrice":        {[]any{lost, lost, lost}, ErrOutcomeUnknown, 3},
 		"race":               {[]any{race, []string{ours("pvc-1", 1<<30)}}, nil, 2},
 		"race, then gone":    {[]any{race, []string{"[]"}}, ErrExists, 2},
 		"race, other size":   {[]any{race, []string{ours("pvc-1", 1<<29)}}, ErrIncompatible, 2},
@@ -196,7 +196,8 @@ func TestExportSettlesWhatIsUnclear(t *testing.T) {
 		"absent":           {[]any{[]string{"[]"}}, ErrNotFound, 1},
 		"gone meanwhile":   {[]any{off, failed(nil, "rds-csi-absent")}, ErrNotFound, 2},
 		"taken meanwhile":  {[]any{off, failed(nil, "rds-csi-foreign")}, ErrForeign, 2},
-		"look-up failed":   {[]any{lost}, ErrOutcomeUnknown, 1},
+		"look-up lost":     {[]any{lost, right}, nil, 2},
+		"look-up failed":   {[]any{lost, lost}, ErrOutcomeUnknown, 2},
 		"could not umount": {[]any{off, failed(nil, "failure: could not unmount, stop using it first")}, ErrInUse, 2},
 	} {
 		r, device := newRDS(t, c.replies...)
@@ -269,8 +270,6 @@ func TestCapacityNeedsAMountedPool(t *testing.T) {
 		"no numbers":   {[]string{`[{"mount-point":"storage-pool","size":7000,"mounted":true}]`}, ErrAnswer},
 		"noise":        {[]string{"?"}, ErrAnswer},
 		"unreachable":  {failed(routeros.ErrUnreachable, ""), ErrUnavailable},
-		"not found":    {failed(routeros.ErrNotFound, "no such item"), ErrOutcomeUnknown},
-		"lost answer":  {failed(routeros.ErrOutcomeUnknown, ""), ErrOutcomeUnknown},
 		"no privilege": {failed(routeros.ErrPermission, "not enough permissions (9)"), ErrPermission},
 	} {
 		r, _ := newRDS(t, c.reply)
@@ -284,6 +283,30 @@ func TestCapacityNeedsAMountedPool(t *testing.T) {
 		}
 		if err != nil && !strings.Contains(err.Error(), "/storage-pool/k8s") {
 			t.Errorf("%s: %q does not name the path", what, err)
+		}
+	}
+}
+
+// A lost reply of a read is asked for once more, and never read as "absent" (B15).
+func TestReadsAreRepeatedOnce_B15(t *testing.T) {
+	lost, gone := failed(routeros.ErrOutcomeUnknown, ""), failed(routeros.ErrNotFound, "no such item")
+	for _, first := range []error{lost, gone} {
+		r, device := newRDS(t, first, []string{"[]"}, first, []string{"[]"}, first, first, first, first)
+		if list, err := r.List(t.Context()); err != nil || len(list) != 0 {
+			t.Errorf("%+v, %v", list, err)
+		}
+		if _, err := r.Capacity(t.Context(), Path{}); !errors.Is(err, ErrPoolNotFound) {
+			t.Error(err)
+		}
+		_, get := r.Get(t.Context(), "x")
+		_, list := r.List(t.Context())
+		for _, err := range []error{get, list} {
+			if !errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrNotFound) {
+				t.Error(err)
+			}
+		}
+		if len(device.sent) != 8 {
+			t.Errorf("%d commands", len(device.sent))
 		}
 	}
 }

@@ -10,7 +10,7 @@ func (r *RDS) Get(ctx context.Context, slot string) (Volume, error) {
 	if !ValidSlot(slot) {
 		return Volume{}, r.errorf(slot, ErrInvalid, "this is not a slot")
 	}
-	reply, err := r.run(ctx, slot, getScript(slot))
+	reply, err := r.read(ctx, slot, getScript(slot))
 	if err != nil {
 		return Volume{}, err
 	}
@@ -19,7 +19,7 @@ func (r *RDS) Get(ctx context.Context, slot string) (Volume, error) {
 
 // List reads all disk items backed by a file, in the order of the RDS. Owner says whose each is; the caller chooses.
 func (r *RDS) List(ctx context.Context) ([]Volume, error) {
-	reply, err := r.run(ctx, "list", listScript())
+	reply, err := r.read(ctx, "list", listScript())
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (r *RDS) List(ctx context.Context) ([]Volume, error) {
 // Capacity reads the pool that path lies on; the zero path is the configured one.
 func (r *RDS) Capacity(ctx context.Context, path Path) (Pool, error) {
 	path = r.pool(path)
-	reply, err := r.run(ctx, path.String(), poolScript(path))
+	reply, err := r.read(ctx, path.String(), poolScript(path))
 	if err != nil {
 		return Pool{}, err
 	}

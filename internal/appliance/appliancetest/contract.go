@@ -344,7 +344,7 @@ func testForeign(t *testing.T, s scene) {
 	hand := adoptable() // somebody has written a comment: it is his now
 	hand.Cluster, hand.Name = "other", "taken"
 	plain := adoptable()
-	plain.Slot, plain.Path = "backup", "/storage-pool/k8s/backup.img"
+	plain.Slot, plain.Path, plain.NQN = "backup", "/storage-pool/k8s/backup.img", appliance.NQNFor("backup")
 	for _, d := range append(items, hand, plain) {
 		s.device.PutDisk(t, d)
 		s.unchanged(t, func() {
