@@ -63,7 +63,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 
 // drain runs after ctx has ended.
 func drain(ctx context.Context, srv *http.Server) error {
-	ctx, cancel := context.WithTimeout(ctx, drainLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainLimit)
 	defer cancel()
 	if err := srv.Shutdown(ctx); err != nil {
 		return errors.Join(fmt.Errorf("metrics server did not drain: %w", err), srv.Close())
