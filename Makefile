@@ -10,7 +10,7 @@ export GOTOOLCHAIN := auto
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-STATIC  := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+STATIC  := CGO_ENABLED=0 go build -buildvcs=false -ldflags '$(LDFLAGS)'
 FUZZTIME ?= 20s
 
 help: ## this list
@@ -22,7 +22,9 @@ build: ## bin/rds-csi and bin/rds-sim, static
 
 demo: ## the driver's main job on real parts in a QEMU guest, narrated; under two minutes
 	@scripts/setup.sh demo
+	@echo "demo: building the driver, the simulator and the demo"
 	@$(STATIC) -o bin/ ./cmd/rds-csi ./cmd/rds-sim ./test/demo ./test/guest
+	@rm -rf .cache/demo
 	@bin/guest run --quiet --timeout 5m --out .cache/demo --file bin/rds-csi:/usr/bin/rds-csi --file bin/rds-sim:/usr/bin/rds-sim \
 		--file bin/demo:/usr/bin/demo -- demo --logs /out; status=$$?; \
 		if [ $$status -ne 0 ]; then echo "logs of all processes: $(CURDIR)/.cache/demo"; fi; exit $$status
@@ -40,7 +42,7 @@ kernel-test: ## tier 3 only: the tests in the QEMU guest; ARGS='--run TestX' pic
 	@go run ./test/tally --tier 3 $(ARGS)
 
 lint: bin/golangci-lint ## golangci-lint with the house rules
-	bin/golangci-lint run ./...
+	bin/golangci-lint run --allow-parallel-runners ./...
 
 # Built from its own module (tools/go.mod), so that its hundreds of dependencies stay out of the driver's go.mod.
 bin/golangci-lint: tools/go.mod tools/go.sum

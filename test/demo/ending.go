@@ -1,0 +1,129 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+)
+
+// The gauge of what the node's kernel really holds.
+const (
+	gauge      = "rds_csi_node_nvme_connections"
+	live       = gauge + `{state="live"} 1`
+	connecting = gauge + `{state="connecting"} 1`
+)
+
+// expectConnections scrapes the node's gauge, compares what is not zero with what must be, and shows it.
+func (d *demo) expectConnections(ctx context.Context, when string, want ...string) error {
+	lines, err := scrape(ctx, nodeHTTP, gauge)
+	if err != nil {
+		return err
+	}
+	got := nonZero(lines)
+	if strings.Join(got, " ") != strings.Join(want, " ") {
+		return fmt.Errorf("scrape of the node %s: %s instead of %s", when, describe(got), describe(want))
+	}
+	d.say("scrape of the node %s: %s", when, describe(got))
+	return nil
+}
+
+// awaitConnections waits for the kernel to get there.
+func (d *demo) awaitConnections(ctx context.Context, when string, want ...string) error {
+	return until(ctx, func(ctx context.Context) error { return d.expectConnections(ctx, when, want...) })
+}
+
+func nonZero(lines []string) []string {
+	var out []string
+	for _, l := range lines {
+		if !strings.HasSuffix(l, " 0") {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+func describe(lines []string) string {
+	if len(lines) == 0 {
+		return "no connection in any state"
+	}
+	return strings.Join(lines, ", ")
+}
+
+// unstage undoes publish and stage and looks into sysfs.
+func (d *demo) unstage(ctx context.Context) (string, error) {
+	d.say("NodeUnpublishVolume, NodeUnstageVolume")
+	if _, err := d.csi.node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: d.handle, TargetPath: targetPath}); err != nil {
+		return "", wrap("NodeUnpublishVolume", err)
+	}
+	if _, err := os.Stat(targetPath); !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("the pod's folder is still there: %w", err)
+	}
+	if _, err := d.csi.node.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: d.handle, StagingTargetPath: stagingPath}); err != nil {
+		return "", wrap("NodeUnstageVolume", err)
+	}
+	folder, err := subsystem(d.published["nqn"])
+	if err != nil {
+		return "", err
+	}
+	if folder != "" {
+		return "", fmt.Errorf("NodeUnstageVolume said yes but %s still has NQN %s", folder, d.published["nqn"])
+	}
+	lines, err := mounts(stagingPath)
+	if err != nil {
+		return "", err
+	}
+	if len(lines) > 0 {
+		return "", fmt.Errorf("still mounted: %s", strings.Join(lines, ", "))
+	}
+	d.say("no mount is left, and the NQN has left sysfs")
+	if err := d.expectConnections(ctx, "after unstaging"); err != nil {
+		return "", err
+	}
+	return "unmounted, disconnected, the NQN has left sysfs", d.showCounts(ctx, "rds_csi_nvme_disconnects_total")
+}
+
+// showCounts shows what this node plugin counted since it started: events, where the gauge tells a state.
+func (d *demo) showCounts(ctx context.Context, metric string) error {
+	lines, err := scrape(ctx, nodeHTTP, metric)
+	if err != nil {
+		return err
+	}
+	d.quote(strings.Join(nonZero(lines), "\n"))
+	return nil
+}
+
+// remove ends the volume's life: detached, deleted, disk and file gone.
+func (d *demo) remove(ctx context.Context) (string, error) {
+	d.say("ControllerUnpublishVolume, DeleteVolume")
+	if _, err := d.csi.controller.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: d.handle, NodeId: nodeName}); err != nil {
+		return "", wrap("ControllerUnpublishVolume", err)
+	}
+	if _, err := d.csi.controller.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: d.handle}); err != nil {
+		return "", wrap("DeleteVolume", err)
+	}
+	for _, command := range []string{
+		fmt.Sprintf(`/disk print count-only where slot="%s"`, d.slot),
+		fmt.Sprintf(`/file print count-only where name~"%s"`, d.slot),
+	} {
+		out, err := d.show(ctx, command)
+		if err != nil {
+			return "", err
+		}
+		if strings.TrimSpace(out) != "0" {
+			return "", fmt.Errorf("%s prints %q instead of 0", command, strings.TrimSpace(out))
+		}
+	}
+	lines, err := scrape(ctx, controllerHTTP, "rds_csi_rds_commands_total")
+	if err != nil {
+		return "", err
+	}
+	d.say("all that the controller asked of the RDS:")
+	d.quote(strings.Join(lines, "\n"))
+	return "disk and file are gone from the RDS", nil
+}
