@@ -73,7 +73,7 @@ go_is_new_enough() {
 install_go() {
 	export GOTOOLCHAIN=auto
 	if go_is_new_enough; then return; fi
-	local arch platform dir root
+	local arch platform answer dir root
 	arch=$(dpkg --print-architecture 2>/dev/null || uname -m)
 	case $arch in
 	amd64 | x86_64) platform=linux-amd64 ;;
@@ -83,9 +83,10 @@ install_go() {
 	command -v go >/dev/null || install_packages golang-go ca-certificates
 	if go_is_new_enough; then return; fi
 	say "fetching Go $go_version as a Go module (this machine has $(go version | cut -d' ' -f3))"
-	dir=$(cd / && GOFLAGS=-modcacherw go mod download -json "golang.org/toolchain@v0.0.1-go$go_version.$platform" |
-		sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
-	[ -n "$dir" ] || die "Go $go_version could not be fetched; please install Go $go_version or newer by hand"
+	if ! answer=$(cd / && GOFLAGS=-modcacherw go mod download -json "golang.org/toolchain@v0.0.1-go$go_version.$platform"); then
+		die "$answer"$'\n'"Go $go_version could not be fetched; please install it or a newer one by hand"
+	fi
+	dir=$(sed -n 's/.*"Dir": "\(.*\)".*/\1/p' <<<"$answer")
 	root=$PWD/.cache/go-$go_version
 	mkdir -p "$local_bin"
 	rm -rf "$root" && cp -r "$dir" "$root" # a copy: the module cache is read-only and may be cleaned
