@@ -82,7 +82,7 @@ install_go() {
 	esac
 	command -v go >/dev/null || install_packages golang-go ca-certificates
 	if go_is_new_enough; then return; fi
-	say "fetching Go $go_version as a Go module (this machine has $(go version | cut -d' ' -f3))"
+	say "fetching Go $go_version as a Go module (this machine has $(cd / && go version | cut -d' ' -f3))"
 	if ! answer=$(cd / && GOFLAGS=-modcacherw go mod download -json "golang.org/toolchain@v0.0.1-go$go_version.$platform"); then
 		die "$answer"$'\n'"Go $go_version could not be fetched; please install it or a newer one by hand"
 	fi
