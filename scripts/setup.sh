@@ -19,14 +19,14 @@ die() {
 	exit 1
 }
 
-# as_root COMMAND... : directly, or by sudo where that needs no password or there is somebody to type one.
-as_root() {
+# become_root or say what an administrator is to do. sudo is used where it needs no password or somebody can type one.
+become_root() {
 	if [ "$(id -u)" = 0 ]; then
-		"$@"
+		sudo=()
 	elif command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
-		sudo "$@"
+		sudo=(sudo)
 	else
-		die "this needs root: $*"
+		die "this needs root, once: $*"
 	fi
 }
 
@@ -56,9 +56,10 @@ missing_packages() {
 install_packages() {
 	[ $# -gt 0 ] || return 0
 	command -v apt-get >/dev/null || die "this is no Debian or Ubuntu; please install by hand: $*"
+	become_root "apt-get install --no-install-recommends $*"
 	say "installing Debian packages: $*"
-	as_root apt-get update -qq
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+	"${sudo[@]}" apt-get update -qq
+	"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 go_is_new_enough() {
@@ -99,8 +100,9 @@ install_go() {
 # for a failure, and only root can renew them.
 fetch_kernel() {
 	if go run ./test/guest fetch; then return; fi
+	become_root "apt-get update"
 	say "renewing the package lists"
-	as_root apt-get update -qq
+	"${sudo[@]}" apt-get update -qq
 	go run ./test/guest fetch
 }
 
