@@ -126,7 +126,7 @@ func (c *conn) open() (*channel, error) {
 		err error
 	}
 	done := make(chan opened, 1)
-	go func() { // the library gives no way to stop waiting
+	go func() { // the library gives no way to stop waiting, and none at all when the RDS disconnects in this very moment
 		ch, requests, err := c.client.OpenChannel("session", nil)
 		if err != nil {
 			done <- opened{err: err}
@@ -213,7 +213,7 @@ func (c *conn) perform(j *job, ch *channel) result {
 }
 
 // unanswered decides whether a command without a reply to its request can have run. It cannot when nothing was written, or
-// when the write failed. Otherwise the library's io.EOF says that the channel was closed, before or after, by
+// when the library refused to write. Otherwise the library's io.EOF says that the channel was closed, before or after, by
 // whomever: if it was not us and the connection lives, the RDS closed it without replying to the request, which RFC 4254
 // lets it do only when it had closed it first [I].
 func (c *conn) unanswered(ctx context.Context, err error, unsent bool) error {

@@ -95,6 +95,7 @@ func (c *Client) newConn(client *ssh.Client, w *wire) *conn {
 		jobs: make(chan *job), demand: make(chan struct{}),
 		dead: make(chan struct{}), check: make(chan struct{}, 1),
 	}
+	w.failWrites(client)
 	if c.cfg.SerializeOpen {
 		conn.turn = make(chan struct{}, 1)
 	}
@@ -253,19 +254,22 @@ func (c *conn) stalled() bool {
 	return c.unused() && c.spare.Load() == 0 && time.Since(c.born) > time.Duration(c.opened.Load())+c.cfg.DialTimeout
 }
 
-// wire is the socket. It notes when the peer was last heard, and closes itself on a read error before anybody
-// learns of the error: a write that succeeded after the library had given up its channels would wait for ever for its reply.
+// wire is the socket. It notes when the peer was last heard and whether anything was written.
 type wire struct {
 	net.Conn
 	born   time.Time
 	heard  atomic.Int64 // nanoseconds after born
-	writes atomic.Int64 // begun
+	writes atomic.Int64 // those that passed at least one byte on
 	broken atomic.Bool
+	last   atomic.Pointer[func()] // called once the socket is closed, before the library learns of it
 }
 
 func (w *wire) Write(p []byte) (int, error) {
-	w.writes.Add(1)
-	return w.Conn.Write(p)
+	n, err := w.Conn.Write(p)
+	if n > 0 {
+		w.writes.Add(1)
+	}
+	return n, err
 }
 
 func (w *wire) Read(p []byte) (int, error) {
@@ -276,8 +280,19 @@ func (w *wire) Read(p []byte) (int, error) {
 	if err != nil {
 		w.broken.Store(true)
 		_ = w.Close()
+		if last := w.last.Load(); last != nil {
+			(*last)()
+		}
 	}
 	return n, err
+}
+
+// failWrites makes the library fail every later write at once. When a read fails, the library first gives up the channels
+// it has and only then refuses writes, and the first write that fails is reported as a success: a channel asked for in between would
+// be waited for by nobody's clock. So the failing write is provoked here, while the library has not seen the read fail.
+func (w *wire) failWrites(client *ssh.Client) {
+	last := func() { _, _, _ = client.SendRequest("keepalive@openssh.com", false, nil) }
+	w.last.Store(&last)
 }
 
 func (w *wire) heardSince(t time.Time) bool {

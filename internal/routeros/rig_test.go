@@ -158,27 +158,29 @@ func (r *rig) serve(c net.Conn) {
 	}
 	defer func() { _ = sc.Close() }()
 	r.wg.Go(func() { ssh.DiscardRequests(requests) }) // refuses keepalives, as RouterOS does
-	r.with(func() { r.sessions = nil })               // there is one connection at a time
+	var own []*session
 	for asked := range channels {
-		r.consider(asked)
+		own = r.consider(asked, own)
 	}
 }
 
-// consider counts a channel that is asked for, against those that both sides have not closed yet.
-func (r *rig) consider(asked ssh.NewChannel) {
+// consider counts a channel that is asked for, against those of its connection that both sides have not closed yet.
+func (r *rig) consider(asked ssh.NewChannel, own []*session) []*session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := 0
-	for _, s := range r.sessions {
+	for _, s := range own {
 		if !s.over() {
 			before++
 		}
 	}
 	r.opens++
 	r.most = max(r.most, before+1)
+	known := len(r.sessions)
 	if r.open == nil || !r.open(asked, before) {
 		r.accept(asked)
 	}
+	return append(own, r.sessions[known:]...)
 }
 
 // accept opens a channel. It is called with the lock held.
