@@ -1,0 +1,112 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/rds-csi/rds-csi/internal/attach"
+)
+
+// Ledger is what the VolumeAttachments are fed to.
+type Ledger interface {
+	Replace([]attach.Attachment) // the whole truth, after each list
+	Upsert(attach.Attachment)    // one VolumeAttachment was added or changed
+	Remove(uid string)           // one VolumeAttachment is gone
+}
+
+// RunAttachments keeps the ledger equal to the VolumeAttachments of this driver
+// until ctx ends, and returns only then. The ledger stays unknown until both
+// lists have come; synced (may be nil) is called once, right after. An API server
+// that is down is asked again and again, it is no reason to end.
+func (c *Client) RunAttachments(ctx context.Context, ledger Ledger, synced func()) error {
+	f := newFeed(c.cfg, ledger, synced)
+	volumes, attachments := c.api.CoreV1().PersistentVolumes(), c.api.StorageV1().VolumeAttachments()
+	ctx = klog.NewContext(ctx, logr.FromSlogHandler(quiet{c.cfg.Logger.Handler()}))
+	var both sync.WaitGroup
+	both.Go(func() {
+		follow(ctx, &source{
+			what: "PersistentVolumes", logger: c.cfg.Logger,
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return volumes.List(ctx, o)
+			},
+			watch: volumes.Watch,
+		}, sink[corev1.PersistentVolume]{f.setVolume, f.dropVolume, f.replaceVolumes})
+	})
+	both.Go(func() {
+		follow(ctx, &source{
+			what: "VolumeAttachments", logger: c.cfg.Logger,
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return attachments.List(ctx, o)
+			},
+			watch: attachments.Watch,
+		}, sink[storagev1.VolumeAttachment]{f.setAttachment, f.dropAttachment, f.replaceAttachments})
+	})
+	both.Wait()
+	return context.Cause(ctx)
+}
+
+// follow lists and watches until ctx ends, come what may.
+func follow[T any, O interface {
+	*T
+	runtime.Object
+}](ctx context.Context, from *source, to sink[T],
+) {
+	var example O = new(T)
+	logger := klog.FromContext(ctx)
+	cache.NewReflectorWithOptions(from, example, to, cache.ReflectorOptions{
+		Name:   from.what,
+		Logger: &logger,
+		// An API server that comes back is noticed within seconds: attaches wait for it.
+		Backoff: &wait.Backoff{Duration: firstWait, Factor: 2, Jitter: 0.2, Steps: 32, Cap: mostWait},
+	}).RunWithContext(ctx)
+}
+
+// sink is a reflector's store that keeps nothing: it passes on what happens.
+type sink[T any] struct {
+	set     func(*T)
+	drop    func(*T)
+	replace func([]*T)
+}
+
+// Add is called by the reflector.
+func (s sink[T]) Add(obj any) error { return pass(obj, s.set) }
+
+// Update is called by the reflector.
+func (s sink[T]) Update(obj any) error { return pass(obj, s.set) }
+
+// Delete is called by the reflector.
+func (s sink[T]) Delete(obj any) error { return pass(obj, s.drop) }
+
+// Resync has nothing to do: nothing is kept.
+func (s sink[T]) Resync() error { return nil }
+
+// Replace is called by the reflector after each list.
+func (s sink[T]) Replace(list []any, _ string) error {
+	all := make([]*T, 0, len(list))
+	for _, obj := range list {
+		if err := pass(obj, func(o *T) { all = append(all, o) }); err != nil {
+			return err
+		}
+	}
+	s.replace(all)
+	return nil
+}
+
+func pass[T any](obj any, to func(*T)) error {
+	o, ok := obj.(*T)
+	if !ok {
+		return fmt.Errorf("the API server sent a %T, not a %T", obj, o)
+	}
+	to(o)
+	return nil
+}
