@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
@@ -55,7 +56,9 @@ func (c *Client) RunAttachments(ctx context.Context, ledger Ledger, synced func(
 	return context.Cause(ctx)
 }
 
-// follow lists and watches until ctx ends, come what may.
+// follow lists and watches until ctx ends, come what may. It drives the reflector
+// itself: a reflector's own loop reports every failure as an error, and waits up
+// to a minute before it notices that the API server is back.
 func follow[T any, O interface {
 	*T
 	runtime.Object
@@ -63,12 +66,24 @@ func follow[T any, O interface {
 ) {
 	var example O = new(T)
 	logger := klog.FromContext(ctx)
-	cache.NewReflectorWithOptions(from, example, to, cache.ReflectorOptions{
-		Name:   from.what,
-		Logger: &logger,
-		// An API server that comes back is noticed within seconds: attaches wait for it.
-		Backoff: &wait.Backoff{Duration: firstWait, Factor: 2, Jitter: 0.2, Steps: 32, Cap: mostWait},
-	}).RunWithContext(ctx)
+	reflector := cache.NewReflectorWithOptions(from, example, to, cache.ReflectorOptions{
+		Name:    from.what,
+		Logger:  &logger,
+		Backoff: &wait.Backoff{Duration: firstWait, Factor: 2, Steps: 32, Cap: mostWait}, // of a watch that is refused
+	})
+	for pause := firstWait; ; pause = min(2*pause, mostWait) {
+		began := time.Now()
+		err := reflector.ListAndWatchWithContext(ctx)
+		from.logger.DebugContext(ctx, "listing again", "what", from.what, "err", err)
+		if time.Since(began) > mostWait {
+			pause = firstWait // it went well for a while
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
 }
 
 // sink is a reflector's store that keeps nothing: it passes on what happens.

@@ -1,0 +1,394 @@
+package kube_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/rds-csi/rds-csi/internal/attach"
+)
+
+// The case this project started from, against client-go's fake API server.
+func TestSeedCaseOnTheAPI(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.three()
+		c.down(errors.New("the API server is not up yet"))
+		unsynced, stop := c.run()
+		wantUnknown(t, unsynced)
+		stop()
+		c.down(nil)
+
+		first, stop := c.run()
+		wantCount(t, first, 3)
+		target := c.attachment("pv-3", "a", false) // a migration begins
+		wantCount(t, first, 3)
+		target.Status.Attached = true
+		c.update(target)
+		wantNodes(t, first, "rds1/v3", "a", "b")
+		wantCount(t, first, 3)
+		stop()
+
+		second, stop := c.run()
+		defer stop()
+		wantCount(t, second, 3)
+		wantNodes(t, second, "rds1/v3", "a", "b")
+		c.deleteAttachment("csi-pv-3-b")
+		wantNodes(t, second, "rds1/v3", "a")
+		wantCount(t, second, 3)
+		c.deleteAttachment("csi-pv-3-a")
+		wantCount(t, second, 2)
+	})
+}
+
+// B21, D14: an API server that is down when the process starts is no reason to
+// end; nothing is admitted until it has answered.
+func TestAPIServerDownAtStart_B21_D14(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.three()
+		c.down(errors.New("connection reset"))
+		l, stop := c.run()
+		defer stop()
+		<-time.After(10 * time.Minute)
+		wantUnknown(t, l)
+		if err := l.Publish("rds1/v1", "a", attach.SingleNode); !errors.Is(err, attach.ErrUnknown) {
+			t.Errorf("Publish while nothing is known = %v", err)
+		}
+		c.down(nil)
+		<-time.After(10 * time.Second)
+		wantCount(t, l, 3)
+		for text, want := range map[string]int{"cannot read from the API server": 2, "reading from the API server again": 2} {
+			if n := c.logs.count(text); n != want {
+				t.Errorf("%q was logged %d times, want %d:\n%v", text, n, want, c.logs.lines)
+			}
+		}
+	})
+}
+
+// Half of the truth is none: a handle may still be missing.
+func TestUnknownUntilBothAreRead(t *testing.T) {
+	for _, resource := range []string{"persistentvolumes", "volumeattachments"} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t)
+			c.three()
+			c.forbid(resource)
+			l, stop := c.run()
+			defer stop()
+			<-time.After(time.Minute)
+			wantUnknown(t, l)
+			c.volume("pv-4", "rds1/v4")
+			c.attachment("pv-4", "a", true)
+			wantUnknown(t, l)
+			c.forbid("")
+			<-time.After(time.Minute)
+			wantCount(t, l, 4)
+			wantNodes(t, l, "rds1/v4", "a")
+		})
+	}
+}
+
+// The answer of a lagging API server must not show a new process the past.
+func TestFirstListIsAConsistentRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		_, stop := c.run()
+		stop()
+		if len(c.lists) != 2 {
+			t.Fatalf("%d lists, want 2", len(c.lists))
+		}
+		for _, o := range c.lists {
+			if o.ResourceVersion != "" || o.ResourceVersionMatch != "" {
+				t.Errorf("listed at version %q (%s), want the newest", o.ResourceVersion, o.ResourceVersionMatch)
+			}
+		}
+	})
+}
+
+func TestOnlyOursCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		foreign := c.newAttachment("pv-x", "a")
+		foreign.Spec.Attacher, foreign.Status.Attached = "other.csi.example.com", true
+		c.create(foreign)
+		l, stop := c.run()
+		defer stop()
+		wantCount(t, l, 0)
+		foreign = c.newAttachment("pv-y", "a")
+		foreign.Spec.Attacher, foreign.Status.Attached = "other.csi.example.com", true
+		c.create(foreign)
+		wantCount(t, l, 0)
+		c.deleteAttachment("csi-pv-x-a")
+		wantCount(t, l, 0)
+	})
+}
+
+// Handles of the existing driver are bare slots; two spellings are one volume.
+func TestTwoSpellingsAreOneVolume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.volume("old", "pvc-1")
+		c.volume("new", "rds1/pvc-1")
+		c.attachment("old", "a", true)
+		l, stop := c.run()
+		defer stop()
+		c.attachment("new", "b", false)
+		wantNodes(t, l, "rds1/pvc-1", "a")
+		var conflict *attach.ConflictError
+		if err := l.Publish("rds1/pvc-1", "b", attach.SingleNode); !errors.As(err, &conflict) || conflict.Holder != "a" {
+			t.Errorf("Publish of the second spelling = %v, want a conflict with a", err)
+		}
+	})
+}
+
+func TestVolumeSeenAfterItsAttachment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.attachment("pv-1", "a", true)
+		l, stop := c.run()
+		defer stop()
+		late := c.attachment("pv-2", "a", false)
+		late.Labels = map[string]string{"changed": "yes"}
+		c.update(late)
+		wantCount(t, l, 1) // counted, though nobody knows as what
+		if err := l.Publish("rds1/v2", "a", attach.SingleNode); !errors.Is(err, attach.ErrNotSeen) {
+			t.Errorf("Publish before the PersistentVolume is seen = %v", err)
+		}
+		if n := c.logs.count("without a known PersistentVolume"); n != 2 {
+			t.Errorf("reported %d times, want once for each of two", n)
+		}
+		c.volume("pv-1", "rds1/v1")
+		c.volume("pv-2", "rds1/v2")
+		wantNodes(t, l, "rds1/v1", "a")
+		wantCount(t, l, 1)
+		if err := l.Publish("rds1/v2", "a", attach.SingleNode); err != nil {
+			t.Errorf("Publish after the PersistentVolume is seen = %v", err)
+		}
+	})
+}
+
+func TestVolumeGoneKeepsItsHandle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.volume("pv-1", "rds1/v1")
+		va := c.attachment("pv-1", "a", true)
+		l, stop := c.run()
+		defer stop()
+		c.deleteVolume("pv-1")
+		wantNodes(t, l, "rds1/v1", "a")
+		va.Labels = map[string]string{"changed": "yes"}
+		c.update(va)
+		wantNodes(t, l, "rds1/v1", "a")
+		c.end(gone())
+		<-time.After(time.Minute)
+		wantNodes(t, l, "rds1/v1", "a")
+		wantCount(t, l, 1)
+		c.deleteAttachment(va.Name)
+		wantCount(t, l, 0)
+	})
+}
+
+func TestInlineVolumeSpec(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		va := c.newAttachment("unused", "a")
+		spec := persistentVolume("unused", "pvc-inline").Spec
+		va.Spec.Source = storagev1.VolumeAttachmentSource{InlineVolumeSpec: &spec}
+		va.Status.Attached = true
+		c.create(va)
+		l, stop := c.run()
+		defer stop()
+		wantNodes(t, l, "rds1/pvc-inline", "a")
+		c.volume("pv-1", "rds1/v1")
+		c.end(gone())
+		<-time.After(time.Minute)
+		wantNodes(t, l, "rds1/pvc-inline", "a")
+	})
+}
+
+// A Node that is deleted and made again gets VolumeAttachments of the same name.
+// The old one's admission must not pass to the new one, seen or not seen to go.
+func TestNameComesBackWithAnotherUID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.volume("pv-1", "rds1/v1")
+		c.attachment("pv-1", "a", true)
+		l, stop := c.run()
+		defer stop()
+
+		c.deleteAttachment("csi-pv-1-a")
+		c.attachment("pv-1", "a", false)
+		wantCount(t, l, 0)
+
+		c.end(nil)
+		c.deleteAttachment("csi-pv-1-a")
+		c.attachment("pv-1", "a", true)
+		<-time.After(time.Minute)
+		wantNodes(t, l, "rds1/v1", "a")
+		wantCount(t, l, 1)
+		c.deleteAttachment("csi-pv-1-a")
+		wantCount(t, l, 0)
+	})
+}
+
+func TestDeletionMarkAndCreationTimeReachTheLedger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.volume("pv-1", "rds1/v1")
+		first := c.attachment("pv-1", "a", false)
+		c.attachment("pv-1", "b", false)
+		l, stop := c.run()
+		defer stop()
+		var conflict *attach.ConflictError
+		if err := l.Publish("rds1/v1", "b", attach.SingleNode); !errors.As(err, &conflict) {
+			t.Errorf("the later one = %v, want a conflict", err)
+		}
+		if err := l.Publish("rds1/v1", "a", attach.SingleNode); err != nil {
+			t.Errorf("the first one = %v", err)
+		}
+		now := metav1.Now()
+		first.DeletionTimestamp = &now
+		c.update(first)
+		synctest.Wait()
+		if err := l.Publish("rds1/v1", "a", attach.SingleNode); !errors.Is(err, attach.ErrNotSeen) {
+			t.Errorf("the first one, being deleted = %v", err)
+		}
+	})
+}
+
+// 410 Gone: what was missed, deletions above all, is found by a new list.
+func TestRelistAfterGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.three()
+		l, stop := c.run()
+		defer stop()
+		wantCount(t, l, 3)
+		c.down(errors.New("partitioned"))
+		c.end(gone())
+		c.deleteAttachment("csi-pv-1-a")
+		c.deleteAttachment("csi-pv-2-a")
+		c.volume("pv-4", "rds1/v4")
+		c.attachment("pv-4", "c", true)
+		<-time.After(3 * time.Minute)
+		wantCount(t, l, 3) // what was true when the API server was last heard of
+		c.down(nil)
+		<-time.After(30 * time.Second)
+		wantCount(t, l, 2)
+		wantNodes(t, l, "rds1/v1")
+		wantNodes(t, l, "rds1/v4", "c")
+	})
+}
+
+// No line per event: a busy cluster must not fill the log.
+func TestEventsAreNotLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		_, stop := c.run()
+		for i := range 20 {
+			n := strconv.Itoa(i)
+			c.volume("pv-"+n, "rds1/v"+n)
+			synctest.Wait()
+			c.attachment("pv-"+n, "a", true)
+			c.deleteAttachment("csi-pv-" + n + "-a")
+			synctest.Wait()
+		}
+		c.end(gone())
+		<-time.After(time.Minute)
+		stop()
+		if lines := c.logs.lines; len(lines) > 0 {
+			t.Errorf("logged:\n%v", lines)
+		}
+	})
+}
+
+// Whatever happens in between, the ledger ends up equal to the API server.
+func TestLedgerEqualsTheAPIServer(t *testing.T) {
+	for seed := range uint64(100) {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t)
+			l, stop := c.run()
+			defer stop()
+			r := rand.New(rand.NewPCG(seed, 1))
+			for range 60 {
+				c.anything(r)
+			}
+			c.down(nil)
+			<-time.After(time.Minute)
+			c.end(gone()) // the fake forgets deletions while a watch is cut, a real server does not
+			<-time.After(time.Minute)
+			synctest.Wait()
+			c.compare(l, seed)
+		})
+	}
+}
+
+// anything changes something, or breaks something.
+func (c *cluster) anything(r *rand.Rand) {
+	ctx := c.t.Context()
+	pv, node := "pv-"+strconv.Itoa(r.IntN(4)), string(rune('a'+r.IntN(3)))
+	attachments, volumes := c.api.StorageV1().VolumeAttachments(), c.api.CoreV1().PersistentVolumes()
+	va, missing := attachments.Get(ctx, "csi-"+pv+"-"+node, metav1.GetOptions{})
+	_, noVolume := volumes.Get(ctx, pv, metav1.GetOptions{})
+	switch r.IntN(8) {
+	case 0, 1, 2:
+		if missing != nil {
+			c.attachment(pv, node, r.IntN(2) == 0)
+			return
+		}
+		va.Status.Attached = !va.Status.Attached
+		c.update(va)
+	case 3:
+		if missing == nil {
+			c.deleteAttachment(va.Name)
+		}
+	case 4:
+		if noVolume != nil {
+			c.volume(pv, "rds1/"+pv)
+		}
+	case 5:
+		c.down([]error{nil, errors.New("down")}[r.IntN(2)])
+	case 6:
+		c.end([]*metav1.Status{nil, gone()}[r.IntN(2)])
+	case 7:
+		<-time.After(time.Duration(r.IntN(20)) * time.Second)
+	}
+}
+
+// compare counts again what the API server holds.
+func (c *cluster) compare(l *attach.Ledger, seed uint64) {
+	c.t.Helper()
+	ctx := c.t.Context()
+	list, err := c.api.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})
+	c.must(err)
+	volumes, err := c.api.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
+	c.must(err)
+	want := map[string][]string{}
+	for _, va := range list.Items {
+		if va.Status.Attached {
+			pv := *va.Spec.Source.PersistentVolumeName
+			handle := "persistentvolume:" + pv
+			if slices.ContainsFunc(volumes.Items, func(v corev1.PersistentVolume) bool { return v.Name == pv }) {
+				handle = "rds1/" + pv
+			}
+			want[handle] = append(want[handle], va.Spec.NodeName)
+		}
+	}
+	if n, known := l.Volumes(); n != len(want) || !known {
+		c.t.Errorf("seed %d: Volumes() = %d, known %t; the API server has %d", seed, n, known, len(want))
+	}
+	for handle, nodes := range want {
+		slices.Sort(nodes)
+		if got := l.Nodes(handle); !slices.Equal(got, nodes) {
+			c.t.Errorf("seed %d: Nodes(%s) = %v; the API server has %v", seed, handle, got, nodes)
+		}
+	}
+}
