@@ -228,6 +228,7 @@ func TestNameComesBackWithAnotherUID(t *testing.T) {
 		c.attachment("pv-1", "a", false)
 		wantCount(t, l, 0)
 
+		<-time.After(time.Minute) // a watch that has lived is taken up again without a list
 		c.end(nil)
 		c.deleteAttachment("csi-pv-1-a")
 		c.attachment("pv-1", "a", true)
@@ -236,6 +237,9 @@ func TestNameComesBackWithAnotherUID(t *testing.T) {
 		wantCount(t, l, 1)
 		c.deleteAttachment("csi-pv-1-a")
 		wantCount(t, l, 0)
+		if nodes, err := l.InUse("rds1/v1"); len(nodes) > 0 || err != nil {
+			t.Errorf("InUse = %v, %v; the predecessor is still there", nodes, err)
+		}
 	})
 }
 
