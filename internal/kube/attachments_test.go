@@ -5,15 +5,18 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/rds-csi/rds-csi/internal/attach"
+	"github.com/rds-csi/rds-csi/internal/metrics"
 )
 
 // The case this project started from, against client-go's fake API server.
@@ -46,6 +49,41 @@ func TestSeedCaseOnTheAPI(t *testing.T) {
 		wantCount(t, second, 3)
 		c.deleteAttachment("csi-pv-3-a")
 		wantCount(t, second, 2)
+	})
+}
+
+// The same through to the scrape: each instance has a ledger and a registry of
+// its own, and only the API server outlives it.
+func TestSeedCaseFromTheAPIToTheScrape(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const name = "rds_csi_nvme_connections_active"
+		c := newCluster(t)
+		c.three()
+		for instance := 1; instance <= 2; instance++ {
+			c.down(errors.New("the API server is slow to come up"))
+			l, stop := c.run()
+			registry, err := metrics.NewRegistry(metrics.Controller, "test")
+			c.must(err)
+			c.must(metrics.Attachments(registry, l.Volumes))
+			if n, err := testutil.GatherAndCount(registry, name); n != 0 || err != nil {
+				t.Errorf("instance %d, unsynced: %s is there %d times, %v", instance, name, n, err)
+			}
+			c.down(nil)
+			<-time.After(time.Minute)
+			want := "# HELP " + name + " Volumes with at least one attached VolumeAttachment; a migrating volume counts once. " +
+				"Absent while the attachments are not known.\n# TYPE " + name + " gauge\n" + name + " 3\n"
+			if err := testutil.GatherAndCompare(registry, strings.NewReader(want), name); err != nil {
+				t.Errorf("instance %d: %v", instance, err)
+			}
+			if instance == 1 {
+				c.attachment("pv-1", "b", true) // a migration; what follows must count it once as well
+				synctest.Wait()
+				if err := testutil.GatherAndCompare(registry, strings.NewReader(want), name); err != nil {
+					t.Errorf("during a migration: %v", err)
+				}
+			}
+			stop()
+		}
 	})
 }
 
