@@ -10,37 +10,38 @@ package filesystem
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 )
 
 var (
-	// ErrUnreadable: the device did not answer every read; it is never formatted.
+	// ErrUnreadable means: the device did not answer every read; it is never formatted.
 	ErrUnreadable = errors.New("device unreadable")
-	// ErrNotBlank: no signature, yet data; it is neither mounted nor formatted.
+	// ErrNotBlank means: no signature, yet data; it is neither mounted nor formatted.
 	ErrNotBlank = errors.New("device is not blank")
-	// ErrForeignSignature: the device holds something else than asked for.
+	// ErrForeignSignature means: the device holds something else than asked for.
 	ErrForeignSignature = errors.New("device holds something else")
-	// ErrWrongDevice: the path, the size or the mount is not this volume's.
+	// ErrWrongDevice means: the path, the size or the mount is not this volume's.
 	ErrWrongDevice = errors.New("wrong device")
-	// ErrBusy: the mount or the device is in use.
+	// ErrBusy means: the mount or the device is in use.
 	ErrBusy = errors.New("in use")
-	// ErrTimeout: the deadline ended first; the same call again waits for what
+	// ErrTimeout means: the deadline ended first; the same call again waits for what
 	// still runs in the kernel.
 	ErrTimeout = errors.New("timed out")
-	// ErrOption: a mount option that is refused.
+	// ErrOption means: a mount option that is refused.
 	ErrOption = errors.New("mount option refused")
-	// ErrFsType: a filesystem that is not offered.
+	// ErrFsType means: a filesystem that is not offered.
 	ErrFsType = errors.New("filesystem type not supported")
-	// ErrNotMounted: the source of a bind mount is not a mount point.
+	// ErrNotMounted means: the source of a bind mount is not a mount point.
 	ErrNotMounted = errors.New("not mounted")
-	// ErrIncompatible: the right device is mounted there, but not as asked for.
+	// ErrIncompatible means: the right device is mounted there, but not as asked for.
 	ErrIncompatible = errors.New("mounted differently")
-	// ErrTarget: the mount point is not usable (a symbolic link, a file in place
+	// ErrTarget means: the mount point is not usable (a symbolic link, a file in place
 	// of a directory, a relative path).
 	ErrTarget = errors.New("unusable mount point")
-	// ErrFormat: mkfs failed.
+	// ErrFormat means: mkfs failed.
 	ErrFormat = errors.New("mkfs failed")
-	// ErrMount: the kernel refused the mount.
+	// ErrMount means: the kernel refused the mount.
 	ErrMount = errors.New("mount failed")
 )
 
@@ -87,40 +88,41 @@ type Config struct {
 
 // Filesystem stages and publishes volumes. It is safe for concurrent use.
 type Filesystem struct {
-	cfg Config
+	mountInfo string
+	log       *slog.Logger
+	system    system
+	lanes     lanes // one operation at a time per mount point and per device
+	writers   lanes // devices that mkfs or e2fsck is writing to
 }
 
 // New makes a Filesystem; it does no I/O.
-func New(cfg Config) *Filesystem { return &Filesystem{cfg: cfg} }
-
-// Stage mounts the device's filesystem at target and formats it first if, and
-// only if, the device is proven blank. An empty fstype means ext4.
-func (f *Filesystem) Stage(ctx context.Context, dev Device, target, fstype string, options []string) error {
-	return ErrMount
+func New(cfg Config) *Filesystem {
+	if cfg.MountInfo == "" {
+		cfg.MountInfo = "/proc/self/mountinfo"
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Filesystem{mountInfo: cfg.MountInfo, log: cfg.Logger, system: linux()}
 }
 
-// Inspect reads the device and says what it holds; it writes nothing.
-func (f *Filesystem) Inspect(ctx context.Context, dev Device) (Content, error) {
-	return Content{}, ErrUnreadable
+// Drain waits until no mkfs and no e2fsck runs any more; call it before the
+// process ends. They are never cut off: half a filesystem is data without a
+// signature, which only a person may declare worthless (B21).
+func (f *Filesystem) Drain(ctx context.Context) error {
+	for {
+		device, done := f.writers.any()
+		if done == nil {
+			return nil
+		}
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: a filesystem is still being made on %s: %w", ErrTimeout, device, context.Cause(ctx))
+		}
+	}
 }
 
-// Mounted is the top-most mount at exactly this path.
-func (f *Filesystem) Mounted(path string) (Mount, bool, error) { return Mount{}, false, ErrMount }
+func (d Device) number() string { return fmt.Sprintf("%d:%d", d.Major, d.Minor) }
 
-// Bind makes the filesystem staged at staging visible at target.
-func (f *Filesystem) Bind(ctx context.Context, staging, target string, readonly bool, options []string) error {
-	return ErrMount
-}
-
-// PublishDevice makes a raw block volume visible at target: a device node, no
-// mount. Repeated, it changes nothing; a node of another device is ErrWrongDevice.
-func (f *Filesystem) PublishDevice(ctx context.Context, dev Device, target string) error {
-	return ErrMount
-}
-
-// Unmount unmounts until nothing is mounted at target, then removes it if it is
-// an empty directory, an empty file or a device node. Absent is success.
-func (f *Filesystem) Unmount(ctx context.Context, target string) error { return ErrMount }
-
-// Drain waits until no mkfs runs any more; call it before the process ends.
-func (f *Filesystem) Drain(ctx context.Context) error { return nil }
+func (d Device) String() string { return d.Path + " (" + d.number() + ")" }

@@ -1,0 +1,356 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// host is a node as far as this package sees one: disks whose contents are a few
+// bytes at offsets, tools that behave as the real ones, and a mount table on which
+// mounts stack, as the kernel's do (B35 was a fake that replaced them).
+type host struct {
+	t     *testing.T
+	dir   string
+	disks map[string]*fakeDisk
+
+	mu     sync.Mutex
+	nextID int
+	table  []tableEntry
+	runs   []string
+	opens  int
+
+	onRun     func(ctx context.Context, name string) (result, error, bool) // true: this is the answer
+	onMount   func(n int, m mountCall) error                               // n counts from 1
+	onUnmount func(target string) error
+	onBind    func() error
+	onNumber  func(path string) // before the number of a node is read
+	isNodev   bool
+	mounts    int
+}
+
+type tableEntry struct {
+	id, parent            int
+	major, minor          uint32
+	root, target, fstype  string
+	options, superOptions string
+}
+
+// fakeDisk is both a disk and what is on it.
+type fakeDisk struct {
+	h            *host
+	major, minor uint32
+	size         int64
+	data         map[int64]byte // what is not zero
+	fstype       string         // what blkid finds
+	blkid        *result        // what it says instead
+	badAt        int64          // offset whose read fails, -1: none
+	hang         chan struct{}  // reads wait for it
+	claimed      bool
+	reads        []span
+}
+
+func newHost(t *testing.T) (*host, *Filesystem) {
+	h := &host{t: t, dir: t.TempDir(), disks: map[string]*fakeDisk{}, nextID: 100}
+	h.write()
+	f := New(Config{MountInfo: filepath.Join(h.dir, "mountinfo")})
+	f.system = system{
+		open: h.open, number: h.number, claimed: h.isClaimed, run: h.run, mount: h.mount, bind: h.bind, rebind: h.rebind,
+		unmount: h.unmount, mknod: h.mknod, nodev: func(string) (bool, error) { return h.isNodev, nil },
+	}
+	return h, f
+}
+
+// disk adds a blank disk of 1 GiB.
+func (h *host) disk(name string, minor uint32) (*fakeDisk, Device) {
+	d := &fakeDisk{h: h, major: 259, minor: minor, size: gib, data: map[int64]byte{}, badAt: -1}
+	path := "/dev/" + name
+	h.disks[path] = d
+	return d, Device{Path: path, Major: 259, Minor: minor, SizeBytes: gib}
+}
+
+// path is a place below the host's directory, its parents made.
+func (h *host) path(elements ...string) string {
+	p := filepath.Join(append([]string{h.dir}, elements...)...)
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	return p
+}
+
+func (h *host) open(path string) (disk, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.opens++
+	d, ok := h.disks[path]
+	if !ok {
+		return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENXIO}
+	}
+	return d, nil
+}
+
+func (d *fakeDisk) Size() int64                   { return d.size }
+func (d *fakeDisk) Number() (major, minor uint32) { return d.major, d.minor }
+func (d *fakeDisk) Close() error                  { return nil }
+
+func (d *fakeDisk) ReadAt(p []byte, off int64) (int, error) {
+	if d.hang != nil {
+		<-d.hang
+	}
+	d.h.mu.Lock()
+	defer d.h.mu.Unlock()
+	d.reads = append(d.reads, span{off, int64(len(p))})
+	if off%4096 != 0 || off+int64(len(p)) > d.size {
+		return 0, syscall.EINVAL // what direct I/O says
+	}
+	if d.badAt >= off && d.badAt < off+int64(len(p)) {
+		return 0, syscall.EIO
+	}
+	clear(p)
+	for o, b := range d.data {
+		if o >= off && o < off+int64(len(p)) {
+			p[o-off] = b
+		}
+	}
+	return len(p), nil
+}
+
+func (h *host) number(path string) (major, minor uint32, err error) {
+	if h.onNumber != nil {
+		h.onNumber(path)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if d, ok := h.disks[path]; ok {
+		return d.major, d.minor, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	_, err = fmt.Sscanf(string(b), "node %d:%d", &major, &minor)
+	if err != nil {
+		err = fmt.Errorf("%s is not a block device: %w", path, ErrWrongDevice)
+	}
+	return major, minor, err
+}
+
+func (h *host) mknod(path string, major, minor uint32) error {
+	if _, err := os.Lstat(path); err == nil {
+		return &os.PathError{Op: "mknod", Path: path, Err: fs.ErrExist}
+	}
+	return os.WriteFile(path, fmt.Appendf(nil, "node %d:%d", major, minor), 0o600)
+}
+
+func (h *host) isClaimed(path string) (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.disks[path].claimed, nil
+}
+
+// run is blkid, mkfs and e2fsck. blkid cannot tell a blank disk from one that it
+// cannot read: the real one cannot either.
+func (h *host) run(ctx context.Context, name string, args ...string) (result, error) {
+	h.mu.Lock()
+	h.runs = append(h.runs, strings.Join(append([]string{name}, args...), " "))
+	h.mu.Unlock()
+	if h.onRun != nil {
+		if r, err, is := h.onRun(ctx, name); is {
+			return r, err
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := h.disks[args[len(args)-1]]
+	switch name {
+	case "blkid":
+		if d.blkid != nil {
+			return *d.blkid, nil
+		}
+		if d.fstype != "" {
+			return result{output: "TYPE=" + d.fstype + "\nUSAGE=filesystem"}, nil
+		}
+		return result{code: 2}, nil
+	case "mkfs.ext4", "mkfs.xfs":
+		if args[0] == "-V" {
+			return result{output: "mkfs.xfs version 6.1.0"}, nil
+		}
+		d.fstype = strings.TrimPrefix(name, "mkfs.")
+		d.data[1024] = 1
+		return result{}, nil
+	case "e2fsck":
+		return result{code: 1, output: "fixed"}, nil
+	}
+	return result{code: 127}, fmt.Errorf("no such tool %s", name)
+}
+
+// ran is the names of the tools that ran, in order.
+func (h *host) ran() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var names []string
+	for _, r := range h.runs {
+		names = append(names, strings.Fields(r)[0])
+	}
+	return names
+}
+
+func (h *host) formats() int {
+	n := 0
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, r := range h.runs {
+		if strings.HasPrefix(r, "mkfs") && !strings.HasSuffix(r, " -V") {
+			n++
+		}
+	}
+	return n
+}
+
+func (h *host) mount(ctx context.Context, m mountCall) error {
+	h.mu.Lock()
+	h.mounts++
+	n := h.mounts
+	h.mu.Unlock()
+	if h.onMount != nil {
+		if err := h.onMount(n, m); err != nil {
+			return err
+		}
+	}
+	if err := left(ctx); err != nil {
+		return err
+	}
+	d := h.disks[m.device]
+	options := "rw,relatime"
+	if m.options.readOnly() {
+		options = "ro,relatime"
+	}
+	h.push(tableEntry{major: d.major, minor: d.minor, root: "/", target: m.target, fstype: m.fstype, options: options, superOptions: "rw"})
+	return nil
+}
+
+func (h *host) bind(from, to string) error {
+	if h.onBind != nil {
+		if err := h.onBind(); err != nil {
+			return err
+		}
+	}
+	e, ok := h.top(from)
+	if !ok {
+		return syscall.EINVAL
+	}
+	e.target = to
+	h.push(e)
+	return nil
+}
+
+func (h *host) rebind(target string, flags uintptr) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := len(h.table) - 1; i >= 0; i-- {
+		if h.table[i].target == target {
+			h.table[i].options = flagWords(flags)
+			h.writeLocked()
+			return nil
+		}
+	}
+	return syscall.EINVAL
+}
+
+func flagWords(flags uintptr) string {
+	words := []string{"rw"}
+	if flags&syscall.MS_RDONLY != 0 {
+		words[0] = "ro"
+	}
+	for _, f := range []struct {
+		flag uintptr
+		word string
+	}{{syscall.MS_NOSUID, "nosuid"}, {syscall.MS_NODEV, "nodev"}, {syscall.MS_NOEXEC, "noexec"}, {syscall.MS_NOATIME, "noatime"}} {
+		if flags&f.flag != 0 {
+			words = append(words, f.word)
+		}
+	}
+	return strings.Join(words, ",")
+}
+
+func (h *host) unmount(target string) error {
+	if h.onUnmount != nil {
+		if err := h.onUnmount(target); err != nil {
+			return err
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := len(h.table) - 1; i >= 0; i-- {
+		if h.table[i].target == target {
+			h.table = slices.Delete(h.table, i, i+1)
+			h.writeLocked()
+			return nil
+		}
+	}
+	return &os.PathError{Op: "unmount", Path: target, Err: syscall.EINVAL}
+}
+
+func (h *host) top(target string) (tableEntry, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := len(h.table) - 1; i >= 0; i-- {
+		if h.table[i].target == target {
+			return h.table[i], true
+		}
+	}
+	return tableEntry{}, false
+}
+
+// at counts the mounts at a place.
+func (h *host) at(target string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := 0
+	for _, e := range h.table {
+		if e.target == target {
+			n++
+		}
+	}
+	return n
+}
+
+func (h *host) push(e tableEntry) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.nextID++
+	e.id, e.parent = h.nextID, 1
+	for _, o := range h.table {
+		if o.target == e.target {
+			e.parent = o.id
+		}
+	}
+	h.table = append(h.table, e)
+	h.writeLocked()
+}
+
+func (h *host) write() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.writeLocked()
+}
+
+func (h *host) writeLocked() {
+	lines := []string{"1 0 254:1 / / rw,relatime shared:1 - ext4 /dev/root rw"}
+	for _, e := range h.table {
+		target := strings.NewReplacer(" ", `\040`, "\t", `\011`, `\`, `\134`).Replace(e.target)
+		lines = append(lines, fmt.Sprintf("%d %d %d:%d %s %s %s shared:7 - %s /dev/x %s",
+			e.id, e.parent, e.major, e.minor, e.root, target, e.options, e.fstype, e.superOptions))
+	}
+	if err := os.WriteFile(filepath.Join(h.dir, "mountinfo"), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		h.t.Error(err)
+	}
+}

@@ -1,0 +1,177 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+)
+
+const stageLimit = 10 * time.Minute // for callers without a deadline
+
+// Stage mounts the device's filesystem at target and formats it first if, and
+// only if, the device is proven blank. An empty fstype means ext4.
+//
+// Repeated, it changes nothing: the device that is mounted there already is
+// neither read nor checked, for kubelet repeats it under running pods (B1).
+// There is no fsck before a mount: the kernel replays the log of an unclean
+// filesystem, a checker only refuses it (B17).
+func (f *Filesystem) Stage(ctx context.Context, dev Device, target, fstype string, options []string) error {
+	if fstype == "" {
+		fstype = "ext4"
+	}
+	if fstype != "ext4" && fstype != "xfs" {
+		return fmt.Errorf("stage %s: %w: %q, choose ext4 or xfs", dev, ErrFsType, fstype)
+	}
+	parsed, err := parseOptions(options)
+	if err != nil {
+		return fmt.Errorf("stage %s: %w", dev, err)
+	}
+	path, err := resolve(target)
+	if err != nil {
+		return fmt.Errorf("stage %s: %w", dev, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, stageLimit)
+	defer cancel()
+	err = f.lanes.do(ctx, path, func() error {
+		return f.stage(ctx, dev, mountCall{device: dev.Path, fstype: fstype, target: path, options: parsed})
+	})
+	if err != nil {
+		return fmt.Errorf("stage %s at %s: %w", dev, target, err)
+	}
+	return nil
+}
+
+// stage runs in the lane of the target.
+func (f *Filesystem) stage(ctx context.Context, dev Device, m mountCall) error {
+	there, mounted, err := f.top(m.target)
+	if err != nil {
+		return err
+	}
+	if mounted {
+		return there.is(dev, m.fstype)
+	}
+	leave, err := f.lanes.enter(ctx, "device "+dev.number())
+	if err != nil {
+		return err
+	}
+	defer leave()
+	d, err := f.open(dev)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = d.Close() }() // held open to the end: see still
+	if err := f.prepare(ctx, dev, d, m.fstype); err != nil {
+		return err
+	}
+	if err := directory(m.target); err != nil {
+		return err
+	}
+	if err := f.mountOrRepair(ctx, dev, m); err != nil {
+		return err
+	}
+	there, mounted, err = f.top(m.target)
+	if err == nil && !mounted {
+		err = fmt.Errorf("%w: the mount table does not show it", ErrMount)
+	}
+	if err != nil {
+		return err
+	}
+	return there.is(dev, m.fstype)
+}
+
+// is tells whether a mount is the whole filesystem of this device.
+func (m Mount) is(dev Device, fstype string) error {
+	if m.Major != dev.Major || m.Minor != dev.Minor || m.Root != "/" {
+		return fmt.Errorf("%w: %d:%d (%s, %s) is mounted there", ErrWrongDevice, m.Major, m.Minor, m.FSType, m.Root)
+	}
+	if m.FSType != fstype {
+		return fmt.Errorf("%w: it is mounted there as %s, wanted %s", ErrForeignSignature, m.FSType, fstype)
+	}
+	return nil
+}
+
+// prepare leaves a device with a filesystem of the wanted type, or an error.
+func (f *Filesystem) prepare(ctx context.Context, dev Device, d disk, fstype string) error {
+	c, err := f.inspect(ctx, dev, d)
+	if err != nil {
+		return err
+	}
+	switch c.Kind {
+	case FileSystem:
+		if c.FSType != fstype {
+			return fmt.Errorf("%w: it holds %s, wanted %s; nothing was changed", ErrForeignSignature, c.FSType, fstype)
+		}
+		return nil
+	case Foreign:
+		return fmt.Errorf("%w: it holds %s, wanted %s; nothing was changed", ErrForeignSignature, c.Detail, fstype)
+	case Blank:
+		return f.format(ctx, dev, fstype)
+	default:
+		return f.notBlank(dev, c)
+	}
+}
+
+func (f *Filesystem) notBlank(dev Device, c Content) error {
+	if err := f.unclaimed(dev); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: no known filesystem, but %s, and what is not proven blank is not formatted. "+
+		"A mkfs that was cut off by a crash leaves this, so does a lost superblock. "+
+		"If the volume never held data, delete the claim and make it again; "+
+		"otherwise look at the device on this node (%s), or restore the volume", ErrNotBlank, c.Detail, dev.Path)
+}
+
+func (f *Filesystem) mountOrRepair(ctx context.Context, dev Device, m mountCall) error {
+	err := f.mount(ctx, dev, m)
+	if err == nil || m.fstype != "ext4" || m.options.readOnly() || !damaged(err) {
+		return err
+	}
+	if repairErr := f.repair(ctx, dev); repairErr != nil {
+		return fmt.Errorf("%w; %w", err, repairErr)
+	}
+	return f.mount(ctx, dev, m)
+}
+
+func (f *Filesystem) mount(ctx context.Context, dev Device, m mountCall) error {
+	if err := f.still(dev); err != nil {
+		return err
+	}
+	if err := left(ctx); err != nil {
+		return err
+	}
+	return f.system.mount(ctx, m)
+}
+
+// damaged: errors by which the kernel says that the filesystem's own data is wrong.
+func damaged(err error) bool {
+	for _, errno := range []error{syscall.EUCLEAN, syscall.EBADMSG, syscall.EINVAL, syscall.EIO} {
+		if errors.Is(err, ErrMount) && errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// directory makes the last element of a mount point and refuses anything that is
+// not a directory.
+func directory(path string) error {
+	err := os.Mkdir(path, 0o750)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%w: %s is not a directory", ErrTarget, path)
+	}
+	return nil
+}
