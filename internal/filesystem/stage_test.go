@@ -176,7 +176,7 @@ func TestUnreadableDeviceIsNeverFormatted_Rule17(t *testing.T) {
 
 // A wiped head does not make a device blank: the copies of the superblock are there.
 func TestBackupSuperblocksAreSeen(t *testing.T) {
-	const size = int64(600 * gib)
+	const size = 600 * gib
 	blocks := size / 4096
 	places := map[string]int64{
 		"tail":               size - 512,
