@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/rds-csi/rds-csi/internal/config"
+	"github.com/rds-csi/rds-csi/internal/driver"
+	"github.com/rds-csi/rds-csi/internal/filesystem"
+	"github.com/rds-csi/rds-csi/internal/metrics"
+	"github.com/rds-csi/rds-csi/internal/nvme"
+)
+
+const fabrics = "/dev/nvme-fabrics"
+
+// lastWords bounds the wait for a mkfs that outlived its call.
+const lastWords = 20 * time.Second
+
+// runNode builds the node plugin and serves until ctx ends. It reads neither keys nor addresses of an RDS.
+func runNode(ctx context.Context, o options) error {
+	cfg, err := config.Load(o.config, config.Node)
+	if err != nil {
+		return &usageError{err}
+	}
+	bridgeLogs(o.logger)
+	registry, err := metrics.NewRegistry(metrics.Node, version)
+	if err != nil {
+		return err
+	}
+	operations, err := metrics.NewOperations(registry)
+	if err != nil {
+		return err
+	}
+	counters, err := metrics.NewNVMe(registry)
+	if err != nil {
+		return err
+	}
+	initiator := nvme.New(nvme.Config{
+		Fabrics: fabrics, Host: nvme.HostFor(cfg.DriverName, cfg.ClusterID, o.nodeID), Observer: counters, Logger: o.logger,
+	})
+	if err := metrics.NodeConnections(registry, initiator.Connections); err != nil {
+		return err
+	}
+	files := filesystem.New(filesystem.Config{Logger: o.logger})
+	node := driver.NewNode(driver.NodeConfig{
+		NodeID: o.nodeID, Initiator: initiator, Filesystem: files, Mounts: driver.KernelMounts, Logger: o.logger,
+		Options: nvme.Options{
+			CtrlLossTimeout: cfg.Node.CtrlLossTimeout.Duration,
+			ReconnectDelay:  cfg.Node.ReconnectDelay.Duration,
+			KeepAlive:       cfg.Node.KeepAlive.Duration,
+		},
+	})
+	served := serve(ctx, o,
+		&driver.Server{
+			Identity: &driver.Identity{Name: cfg.DriverName, Version: version, Ready: nodeReady},
+			Node:     node, NodeID: o.nodeID, Observe: operations.Observe, Logger: o.logger,
+		},
+		&metrics.Server{Registry: registry, Ready: nodeReady, Logger: o.logger})
+
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	defer cancel()
+	return errors.Join(served, files.Drain(last))
+}
+
+// nodeReady says whether volumes can be staged here: the kernel's door is there, and so are the programs. A program
+// missing from an image is otherwise found by the first claim that needs it (the existing driver's had no resize2fs).
+func nodeReady(context.Context) error {
+	var faults []error
+	if _, err := os.Stat(fabrics); errors.Is(err, fs.ErrNotExist) {
+		faults = append(faults, fmt.Errorf("%s is missing: load the kernel module nvme-tcp", fabrics))
+	} else if err != nil {
+		faults = append(faults, err)
+	}
+	for _, program := range []string{"mkfs.ext4", "mkfs.xfs", "blkid"} {
+		if _, err := exec.LookPath(program); err != nil {
+			faults = append(faults, fmt.Errorf("program missing: %w", err))
+		}
+	}
+	return errors.Join(faults...)
+}
