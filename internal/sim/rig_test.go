@@ -55,13 +55,33 @@ func (r *rig) dial(user string, auth ...ssh.AuthMethod) *ssh.Client {
 }
 
 func (r *rig) tryDial(user string, auth ...ssh.AuthMethod) (*ssh.Client, error) {
-	c, err := ssh.Dial("tcp", r.Address, &ssh.ClientConfig{
-		User: user, Auth: auth, HostKeyCallback: ssh.FixedHostKey(r.HostKey), Timeout: deadline,
-	})
+	c, err := login(r.Server, user, deadline, auth...)
 	if err == nil {
 		r.tb.Cleanup(func() { _ = c.Close() })
 	}
 	return c, err
+}
+
+// login logs in within a time: ssh.Dial would wait for ever for a device that accepts and says nothing.
+func login(s *simtest.Server, user string, timeout time.Duration, auth ...ssh.AuthMethod) (*ssh.Client, error) {
+	raw, err := net.DialTimeout("tcp", s.Address, timeout)
+	if err != nil {
+		return nil, err
+	}
+	err = raw.SetDeadline(time.Now().Add(timeout))
+	if err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	conn, channels, requests, err := ssh.NewClientConn(raw, s.Address, &ssh.ClientConfig{
+		User: user, Auth: auth, HostKeyCallback: ssh.FixedHostKey(s.HostKey),
+	})
+	if err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	if err := raw.SetDeadline(time.Time{}); err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	return ssh.NewClient(conn, channels, requests), nil
 }
 
 // result is what came of one exec.

@@ -65,6 +65,7 @@ func (d *Device) serve(ctx context.Context, ln net.Listener) error {
 	s := &server{d: d, config: d.sshConfig()}
 	defer s.work.Wait()
 	defer stop()
+	defer ln.Close() //nolint:errcheck // twice as a rule: below, so that Accept returns
 	defer context.AfterFunc(run, func() { _ = ln.Close() })()
 	d.power.begin(me)
 	for {

@@ -186,8 +186,8 @@ func (c *connection) exec(
 		return
 	}
 	reply := &reply{to: ch, hold: p.after || p.garbage != ""}
-	failed := c.script(ctx, script, p, reply)
-	if p.after {
+	failed, ended := c.script(ctx, script, p, reply)
+	if p.after || !ended {
 		_ = c.raw.Close()
 		return
 	}
@@ -199,8 +199,8 @@ func (c *connection) exec(
 }
 
 // script runs a script to its end, whether or not its reader is still there [I, from REST, where abandoned requests
-// keep running].
-func (c *connection) script(ctx context.Context, script string, p plan, out *reply) (failed bool) {
+// keep running]. Only the device going down comes before that end.
+func (c *connection) script(ctx context.Context, script string, p plan, out *reply) (failed, ended bool) {
 	ctx = context.WithValue(ctx, widthKey{}, c.width)
 	if p.nospace {
 		ctx = context.WithValue(ctx, fullKey{}, true)
@@ -212,7 +212,7 @@ func (c *connection) script(ctx context.Context, script string, p plan, out *rep
 	if err != nil {
 		c.s.d.log.DebugContext(ctx, "a script was cut off", "error", err)
 	}
-	return failed
+	return failed, err == nil
 }
 
 // exit ends a channel with status 0, even when the script failed [R].
