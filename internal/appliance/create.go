@@ -29,12 +29,12 @@ func (r *RDS) plan(req CreateRequest) (plan, error) {
 	}
 	size, err := SizeFor(req.RequiredBytes, req.LimitBytes)
 	if err != nil {
-		return plan{}, r.subject(req.Name, err)
+		return plan{}, r.about(volumeOf(req.Name), err)
 	}
 	slot := SlotFor(r.settings.ClusterID, req.Name)
 	path, err := r.pool(req.Pool).Join(slot + ".img")
 	if err != nil {
-		return plan{}, r.subject(req.Name, err)
+		return plan{}, r.about(volumeOf(req.Name), err)
 	}
 	comment := tag{cluster: r.settings.ClusterID, name: req.Name, claim: req.Claim}
 	return plan{
@@ -72,7 +72,7 @@ func (r *RDS) Create(ctx context.Context, req CreateRequest) (Volume, error) {
 
 // add runs the script, and looks again where its error does not say what is there now.
 func (r *RDS) add(ctx context.Context, p plan) (Volume, error) {
-	reply, err := r.run(ctx, p.slot, createScript(p))
+	reply, err := r.run(ctx, volumeOf(p.slot), createScript(p))
 	switch {
 	case err == nil:
 		v, err := r.one(reply, 0, p.slot)

@@ -13,9 +13,9 @@ func (r *RDS) Delete(ctx context.Context, slot string) error {
 	}
 	file, err := r.orphan(slot)
 	if err != nil {
-		return r.subject(slot, err)
+		return r.about(volumeOf(slot), err)
 	}
-	reply, err := r.run(ctx, slot, deleteScript(r.settings.ClusterID, slot, file))
+	reply, err := r.run(ctx, volumeOf(slot), deleteScript(r.settings.ClusterID, slot, file))
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func (v Volume) right() bool {
 }
 
 func (r *RDS) reassert(ctx context.Context, v Volume) (Volume, error) {
-	reply, err := r.run(ctx, v.ID.Slot, exportScript(r.settings.ClusterID, v))
+	reply, err := r.run(ctx, volumeOf(v.ID.Slot), exportScript(r.settings.ClusterID, v))
 	switch {
 	case errors.Is(err, ErrOutcomeUnknown):
 		now, again := r.Get(ctx, v.ID.Slot)

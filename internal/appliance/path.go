@@ -63,11 +63,6 @@ func (p Path) MountPoint() string {
 	return first
 }
 
-// Under says whether p lies below dir, by components: "/pool/k8s-backup/x" is not under "/pool/k8s".
-func (p Path) Under(dir Path) bool {
-	return !dir.IsZero() && strings.HasPrefix(p.rel, dir.rel+"/")
-}
-
 // directories are those to make before a file can lie in p: all below the mount point, the outermost first.
 func (p Path) directories() []Path {
 	var dirs []Path

@@ -54,26 +54,6 @@ func TestPathForms(t *testing.T) {
 	}
 }
 
-// A sibling directory that begins alike is not inside: the existing driver deleted from metal-csi-backup (B5), and
-// accepted another cluster's base path (B26).
-func TestPathUnderIsByComponents_B5_B26(t *testing.T) {
-	pool := mustPath(t, "/storage-pool/metal-csi")
-	for path, want := range map[string]bool{
-		"/storage-pool/metal-csi/x.img":        true,
-		"storage-pool/metal-csi/a/x.img":       true,
-		"/storage-pool/metal-csi":              false,
-		"/storage-pool/metal-csi-backup/x.img": false,
-		"/storage-pool/x.img":                  false,
-	} {
-		if got := mustPath(t, path).Under(pool); got != want {
-			t.Errorf("%s under %s = %t", path, pool, got)
-		}
-	}
-	if pool.Under(Path{}) {
-		t.Error("everything is under the zero path")
-	}
-}
-
 // FuzzParsePath: whatever is accepted is the same path in both of the forms that RouterOS uses.
 func FuzzParsePath(f *testing.F) {
 	for _, seed := range []string{"/storage-pool/k8s", "a/../b", "//", "a b", "x.img", "/a/b/"} {

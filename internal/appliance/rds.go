@@ -93,7 +93,7 @@ func (r *RDS) one(reply routeros.Reply, line int, slot string) (Volume, error) {
 	rows, err := records(reply, line)
 	switch {
 	case err != nil:
-		return Volume{}, r.subject(slot, err)
+		return Volume{}, r.about(volumeOf(slot), err)
 	case len(rows) == 0:
 		return Volume{}, r.errorf(slot, ErrNotFound, "the rds has no disk item in this slot")
 	case len(rows) > 1:
@@ -106,34 +106,37 @@ func (r *RDS) one(reply routeros.Reply, line int, slot string) (Volume, error) {
 	return r.volume(rows[0])
 }
 
-// run sends one script, built just before, for the volume or pool called what.
-func (r *RDS) run(ctx context.Context, what string, build *routeros.Builder) (routeros.Reply, error) {
+// run sends one script. The subject, "volume x" or "pool y", is what errors speak of.
+func (r *RDS) run(ctx context.Context, subject string, build *routeros.Builder) (routeros.Reply, error) {
 	script, err := build.Build()
 	if err != nil {
-		return routeros.Reply{}, r.translate(what, err)
+		return routeros.Reply{}, r.translate(subject, err)
 	}
 	reply, err := r.runner.Run(ctx, script)
 	if err != nil {
-		return routeros.Reply{}, r.translate(what, err)
+		return routeros.Reply{}, r.translate(subject, err)
 	}
 	return reply, nil
 }
 
 // read runs a script that changes nothing. A lost reply is asked for once more: with a connection that dies, several
 // commands lose theirs. A reply that did not come in time is not: whoever waited has waited long enough.
-func (r *RDS) read(ctx context.Context, what string, build *routeros.Builder) (routeros.Reply, error) {
-	reply, err := r.run(ctx, what, build)
+func (r *RDS) read(ctx context.Context, subject string, build *routeros.Builder) (routeros.Reply, error) {
+	reply, err := r.run(ctx, subject, build)
 	if errors.Is(err, ErrOutcomeUnknown) && !errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return r.run(ctx, what, build)
+		return r.run(ctx, subject, build)
 	}
 	return reply, err
 }
 
-func (r *RDS) errorf(what string, sentinel error, format string, args ...any) error {
-	return fmt.Errorf("rds %s: volume %s: %w: %s", r.settings.Name, what, sentinel, fmt.Sprintf(format, args...))
+// errorf is an error of ours about one volume.
+func (r *RDS) errorf(slot string, sentinel error, format string, args ...any) error {
+	return fmt.Errorf("rds %s: %s: %w: %s", r.settings.Name, volumeOf(slot), sentinel, fmt.Sprintf(format, args...))
 }
 
-// subject puts the subject before an error that is one of ours already.
-func (r *RDS) subject(what string, err error) error {
-	return fmt.Errorf("rds %s: volume %s: %w", r.settings.Name, what, err)
+// about puts the subject before an error that is one of ours already.
+func (r *RDS) about(subject string, err error) error {
+	return fmt.Errorf("rds %s: %s: %w", r.settings.Name, subject, err)
 }
+
+func volumeOf(slot string) string { return "volume " + slot }

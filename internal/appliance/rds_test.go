@@ -130,7 +130,7 @@ func TestFailedLookupIsNeverAbsent_B15(t *testing.T) {
 	} {
 		r, c2 := newRDS(t, c.reply)
 		_, err := r.Get(t.Context(), slot)
-		if !errors.Is(err, c.want) || (c.want != ErrNotFound && errors.Is(err, ErrNotFound)) {
+		if !errors.Is(err, c.want) || errors.Is(err, ErrNotFound) != (what == "empty") {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
 		}
 		if err != nil && (!strings.Contains(err.Error(), "rds1") || !strings.Contains(err.Error(), slot)) {
@@ -156,6 +156,7 @@ func TestCreateSettlesWhatIsUnclear(t *testing.T) {
 		"lost thrice":        {[]any{lost, lost, lost}, ErrOutcomeUnknown, 3},
 		"race":               {[]any{race, []string{ours("pvc-1", 1<<30)}}, nil, 2},
 		"race, then gone":    {[]any{race, []string{"[]"}}, ErrExists, 2},
+		"race, other words":  {[]any{failed(routeros.ErrExists, "failure: slot already in use"), []string{ours("pvc-1", 1<<30)}}, nil, 2},
 		"race, other size":   {[]any{race, []string{ours("pvc-1", 1<<29)}}, ErrIncompatible, 2},
 		"not there":          {[]any{[]string{"[]"}}, ErrAnswer, 1},
 		"too small":          {[]any{[]string{ours("pvc-1", 1<<29)}}, ErrIncompatible, 1},
@@ -373,34 +374,18 @@ func TestExportSetsOnlyWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestFleet(t *testing.T) {
-	one, _ := newRDS(t, []string{"[" + row(adopted, "", 1<<30) + "]"})
-	two, _ := newRDS(t, []string{"[" + row(adopted, "", 1<<30) + "]"})
-	two.settings.Name, two.settings.Default = "rds2", true
-	f, err := NewFleet(one, two)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]*RDS{"": two, "rds1": one, "rds2": two} {
-		if got, err := f.RDS(name); err != nil || got != want {
-			t.Errorf("%q: %v, %v", name, got, err)
-		}
-	}
-	if _, err := f.RDS("rds3"); !errors.Is(err, ErrUnknownRDS) {
-		t.Error(err)
-	}
-	if all := f.All(); len(all) != 2 || all[0] != one || all[1] != two {
-		t.Errorf("%v", all)
-	}
-	// A listed volume has the handle under which Kubernetes knows it: bare only on the default RDS.
-	for r, want := range map[*RDS]string{one: "rds1/" + adopted, two: adopted} {
-		if list, err := r.List(t.Context()); err != nil || len(list) != 1 || list[0].ID.String() != want {
-			t.Errorf("%v, %v, want %s", list, err, want)
-		}
-	}
-	for what, bad := range map[string][]*RDS{"twice": {two, two}, "no default": {one}, "none": {}} {
-		if _, err := NewFleet(bad...); !errors.Is(err, ErrInvalid) {
-			t.Errorf("%s: %v", what, err)
+// A listed volume has the handle under which Kubernetes knows it: bare only if adopted, and only on the default RDS.
+func TestListPrintsTheHandlesOfKubernetes(t *testing.T) {
+	mine := SlotFor("homelab", "pvc-1")
+	for _, c := range []struct {
+		isDefault bool
+		want      string
+	}{{true, adopted}, {false, "rds1/" + adopted}} {
+		r, _ := newRDS(t, []string{"[" + row(adopted, "", 1<<30) + "," + row(mine, "rds-csi/1 cluster=homelab name=pvc-1", 1<<30) + "]"})
+		r.settings.Default = c.isDefault
+		list, err := r.List(t.Context())
+		if err != nil || len(list) != 2 || list[0].ID.String() != c.want || list[1].ID.String() != "rds1/"+mine {
+			t.Errorf("default %t: %v, %v, want %s", c.isDefault, list, err, c.want)
 		}
 	}
 }

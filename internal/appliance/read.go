@@ -10,7 +10,7 @@ func (r *RDS) Get(ctx context.Context, slot string) (Volume, error) {
 	if !ValidSlot(slot) {
 		return Volume{}, r.errorf(slot, ErrInvalid, "this is not a slot")
 	}
-	reply, err := r.read(ctx, slot, getScript(slot))
+	reply, err := r.read(ctx, volumeOf(slot), getScript(slot))
 	if err != nil {
 		return Volume{}, err
 	}
@@ -19,13 +19,13 @@ func (r *RDS) Get(ctx context.Context, slot string) (Volume, error) {
 
 // List reads all disk items backed by a file, in the order of the RDS. Owner says whose each is; the caller chooses.
 func (r *RDS) List(ctx context.Context) ([]Volume, error) {
-	reply, err := r.read(ctx, "list", listScript())
+	reply, err := r.read(ctx, "list of volumes", listScript())
 	if err != nil {
 		return nil, err
 	}
 	rows, err := records(reply, 0)
 	if err != nil {
-		return nil, fmt.Errorf("rds %s: list of volumes: %w", r.settings.Name, err)
+		return nil, r.about("list of volumes", err)
 	}
 	volumes := make([]Volume, 0, len(rows))
 	for _, row := range rows {
@@ -46,13 +46,13 @@ func (r *RDS) List(ctx context.Context) ([]Volume, error) {
 // Capacity reads the pool that path lies on; the zero path is the configured one.
 func (r *RDS) Capacity(ctx context.Context, path Path) (Pool, error) {
 	path = r.pool(path)
-	reply, err := r.read(ctx, path.String(), poolScript(path))
+	reply, err := r.read(ctx, "pool "+path.String(), poolScript(path))
 	if err != nil {
 		return Pool{}, err
 	}
 	rows, err := records(reply, 0)
 	if err != nil {
-		return Pool{}, fmt.Errorf("rds %s: pool %s: %w", r.settings.Name, path, err)
+		return Pool{}, r.about("pool "+path.String(), err)
 	}
 	for _, row := range rows {
 		if row.truth("mounted", true) {

@@ -50,7 +50,7 @@ func (r record) number(key string) (int64, bool) {
 	return int64(n), true
 }
 
-// path is a property as a path; what our grammar does not admit reads as zero, and zero is under no pool.
+// path is a property as a path; what our grammar does not admit reads as zero, which is nowhere.
 func (r record) path(key string) Path {
 	p, err := ParsePath(r.text(key))
 	if err != nil {

@@ -160,7 +160,7 @@ func (d *device) format(t testing.TB, host string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if _, err := f.WriteAt([]byte{0x53, 0xef}, 0x438); err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func (d *device) console(t testing.TB, command string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	session, err := conn.NewSession()
 	if err != nil {
 		t.Fatal(err)
@@ -275,7 +275,7 @@ func (d *device) scribble(t testing.TB, path, text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if _, err := f.WriteString(text); err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +286,7 @@ func (d *device) holds(path, text string) bool {
 	if err != nil {
 		return false
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	head := make([]byte, len(text))
 	n, err := f.Read(head)
 	return err == nil && string(head[:n]) == text

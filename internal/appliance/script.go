@@ -90,7 +90,7 @@ func exportScript(cluster string, v Volume) *routeros.Builder {
 //
 // Every item's path is compared as text, in both forms. A where clause would be shorter, but on a type mismatch it finds
 // nothing and says nothing [R], and "nothing" is here the permission to delete. The comparison proves itself: it has to
-// find the item that is to go.
+// find the item that is to go. One print and not a get per item, so that the cost grows with the items and not faster.
 func deleteScript(cluster, slot string, orphan Path) *routeros.Builder {
 	return routeros.NewScript("disk_remove").
 		Add(`:local s ?; :local b ("/" . $s . ".img"); :local p ?; :local u 0`, routeros.Text(slot), routeros.Text(orphan.File())).
@@ -100,8 +100,8 @@ func deleteScript(cluster, slot string, orphan Path) *routeros.Builder {
 			:if ([:pick $p 0 1]="/") do={:set p [:pick $p 1 [:len $p]]};
 			:if (([:len $p]<=[:len $b]) || ([:pick $p ([:len $p]-[:len $b]) [:len $p]]!=$b)) do={:error ?}}`,
 			refuseForeign(cluster, slot), routeros.Text(sayBase)).
-		Add(`:foreach i in=[/disk find] do={
-			:local q ("" . [/disk get $i file-path]);
+		Add(`:foreach i in=[/disk print detail as-value] do={
+			:local q ("" . ($i->"file-path"));
 			:if (([:len $q]>0) && (($q=$p) || ($q=("/" . $p)))) do={:set u ($u+1)}}`).
 		Add(`:if ($u!=[:len $d]) do={:error ?}`, routeros.Text(sayNamed)).
 		Add(`:if ([:len $d]>0) do={/disk remove $d}`).

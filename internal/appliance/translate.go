@@ -19,50 +19,48 @@ const (
 )
 
 // translate makes an error of a script one of ours. What it wraps stays readable for errors.As.
-func (r *RDS) translate(what string, err error) error {
-	sentinel, advice := classify(err)
-	return fmt.Errorf("rds %s: volume %s: %w: %s: %w", r.settings.Name, what, sentinel, advice, err)
+func (r *RDS) translate(subject string, err error) error {
+	advice, sentinel := classify(err)
+	var failed *routeros.CommandError
+	// A text that has a class keeps it: "already in use" is about a name, "in use" about the thing itself.
+	if errors.As(err, &failed) && failed.Err == nil {
+		advice, sentinel = refusal(failed.Text)
+	}
+	return fmt.Errorf("rds %s: %s: %w: %s: %w", r.settings.Name, subject, sentinel, advice, err)
 }
 
-func classify(err error) (sentinel error, advice string) {
-	if sentinel, advice = refusal(err); sentinel != nil {
-		return sentinel, advice
-	}
+func classify(err error) (advice string, sentinel error) {
 	switch {
 	case errors.Is(err, routeros.ErrUnsupportedVersion):
-		return ErrUnsupported, "update RouterOS to 7.21 or newer"
+		return "update RouterOS to 7.21 or newer", ErrUnsupported
 	case errors.Is(err, routeros.ErrUnreachable):
-		return ErrUnavailable, "nothing was changed; repeat when it answers"
+		return "nothing was changed; repeat when it answers", ErrUnavailable
 	case errors.Is(err, routeros.ErrOutcomeUnknown):
-		return ErrOutcomeUnknown, "repeat the call, it settles what became of this one"
+		return "repeat the call, it settles what became of this one", ErrOutcomeUnknown
 	case errors.Is(err, routeros.ErrNoSpace):
-		return ErrNoSpace, "free space on the pool or use another"
+		return "free space on the pool or use another", ErrNoSpace
 	case errors.Is(err, routeros.ErrPermission):
-		return ErrPermission, "give the driver's group the policies ssh, read, write"
+		return "give the driver's group the policies ssh, read, write", ErrPermission
 	case errors.Is(err, routeros.ErrExists):
-		return ErrExists, "repeat the call to see what is there"
+		return "repeat the call to see what is there", ErrExists
 	case errors.Is(err, routeros.ErrNotFound):
 		// Something went away between two statements. It is not a proof that the volume is absent (B15).
-		return ErrOutcomeUnknown, "the rds was changed meanwhile; repeat the call"
+		return "the rds was changed meanwhile; repeat the call", ErrOutcomeUnknown
 	case errors.Is(err, routeros.ErrInvalid):
-		return ErrInvalid, "it cannot be sent"
+		return "it cannot be sent", ErrInvalid
 	default:
-		return ErrAnswer, "see the text of the rds"
+		return "see the text of the rds", ErrAnswer
 	}
 }
 
 // refusal recognises what our scripts and the device say when something stands in the way.
-func refusal(err error) (sentinel error, advice string) {
-	var failed *routeros.CommandError
-	if !errors.As(err, &failed) {
-		return nil, ""
-	}
+func refusal(text string) (advice string, sentinel error) {
 	for _, known := range refusals() {
-		if strings.Contains(strings.ToLower(failed.Text), known.text) {
-			return known.sentinel, known.advice
+		if strings.Contains(strings.ToLower(text), known.text) {
+			return known.advice, known.sentinel
 		}
 	}
-	return nil, ""
+	return "see the text of the rds", ErrAnswer
 }
 
 type saying struct {

@@ -1,0 +1,132 @@
+package appliance_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rds-csi/rds-csi/internal/appliance"
+	"github.com/rds-csi/rds-csi/internal/appliance/appliancetest"
+	"github.com/rds-csi/rds-csi/internal/routeros"
+	"github.com/rds-csi/rds-csi/internal/sim/console"
+)
+
+// odd is a device whose tables hold what a test puts there, also what the simulator would never show: paths without a
+// slash, comments that were never set. It runs the driver's scripts in the simulator's console language.
+type odd map[string]*table
+
+type table struct{ rows []row }
+
+type row map[string]console.Value
+
+func (r row) ID() console.ID                        { return console.ID(r[".id"].(string)) }
+func (r row) Get(prop string) (console.Value, bool) { v, ok := r[prop]; return v, ok }
+func (r row) Props() []string {
+	return slices.DeleteFunc(slices.Collect(maps.Keys(r)), func(p string) bool { return p == ".id" })
+}
+
+func (t *table) Items(context.Context) ([]console.Item, error) {
+	items := make([]console.Item, 0, len(t.rows))
+	for _, r := range t.rows {
+		items = append(items, r)
+	}
+	return items, nil
+}
+
+func (t *table) Call(_ context.Context, verb string, items []console.Item, _ []console.Arg, _ io.Writer) (console.Value, error) {
+	if verb != "remove" {
+		return nil, fmt.Errorf("failure: %s is not expected here", verb)
+	}
+	t.rows = slices.DeleteFunc(t.rows, func(r row) bool {
+		return slices.ContainsFunc(items, func(i console.Item) bool { return i.ID() == r.ID() })
+	})
+	return nil, nil
+}
+
+func (t *table) Print(context.Context, io.Writer, []console.Item, console.PrintStyle) error {
+	return errors.New("nobody reads the human form")
+}
+func (t *table) Verbs() map[string][]string {
+	return map[string][]string{"print": nil, "set": {"slot", "comment", "file-path", "name"}, "remove": {"numbers"}}
+}
+
+func (d odd) Menu(path string) (console.Menu, bool) { t, ok := d[path]; return t, ok }
+func (d odd) Allowed(string, string) bool           { return true }
+func (d odd) Dialect() console.Dialect              { return console.Dialect{ErrorLocation: true} }
+
+// Run is the driver's way to the device, without the wire.
+func (d odd) Run(ctx context.Context, s routeros.Script) (routeros.Reply, error) {
+	var out bytes.Buffer
+	failed, err := console.Run(ctx, d, "csi", s.String(), &out)
+	text := strings.TrimSuffix(out.String(), "\r\n")
+	if failed || err != nil {
+		return routeros.Reply{}, &routeros.CommandError{RDS: "rds1", Command: s.Name(), Text: text, Err: err}
+	}
+	return routeros.Reply{Lines: strings.Split(text, "\r\n")}, nil
+}
+
+// A file that any item names is never removed, in whatever form the item writes the path: a mismatch of slashes once cost
+// somebody 114 live volumes. What has no path, or no comment, is in nobody's way.
+func TestSlashesNeverDecideAboutAFile(t *testing.T) {
+	slot := appliance.SlotFor("homelab", "pvc-1")
+	plain := "storage-pool/k8s/" + slot + ".img"
+	const comment = "rds-csi/1 cluster=homelab name=pvc-1"
+	for name, c := range map[string]struct {
+		disks []row
+		want  error
+	}{
+		"with a slash":              {[]row{{"slot": slot, "comment": comment, "file-path": "/" + plain}}, nil},
+		"without a slash":           {[]row{{"slot": slot, "comment": comment, "file-path": plain}}, nil},
+		"absent":                    {nil, nil},
+		"others have no path":       {[]row{{"slot": "nvme1"}, {"slot": "nvme2", "file-path": nil}, {"slot": "x", "file-path": ""}}, nil},
+		"other, like a prefix":      {[]row{{"slot": "x", "file-path": "/" + plain + ".bak"}, {"slot": "y", "file-path": "/storage-pool/k8s"}}, nil},
+		"other with a slash":        {[]row{{"slot": slot, "comment": comment, "file-path": plain}, {"slot": "x", "file-path": "/" + plain}}, appliance.ErrInUse},
+		"other without a slash":     {[]row{{"slot": slot, "comment": comment, "file-path": "/" + plain}, {"slot": "x", "file-path": plain}}, appliance.ErrInUse},
+		"only other with":           {[]row{{"slot": "x", "file-path": "/" + plain}}, appliance.ErrInUse},
+		"only other without":        {[]row{{"slot": "x", "file-path": plain}}, appliance.ErrInUse},
+		"no path":                   {[]row{{"slot": slot, "comment": comment}}, appliance.ErrForeign},
+		"short path":                {[]row{{"slot": slot, "comment": comment, "file-path": "/a"}}, appliance.ErrForeign},
+		"path is only the name":     {[]row{{"slot": slot, "comment": comment, "file-path": slot + ".img"}}, appliance.ErrForeign},
+		"name ends alike":           {[]row{{"slot": slot, "comment": comment, "file-path": "/storage-pool/k8s/x" + slot + ".img"}}, appliance.ErrForeign},
+		"no comment":                {[]row{{"slot": slot, "file-path": "/" + plain}}, appliance.ErrForeign},
+		"empty comment":             {[]row{{"slot": slot, "comment": "", "file-path": "/" + plain}}, appliance.ErrForeign},
+		"short comment":             {[]row{{"slot": slot, "comment": "rds", "file-path": "/" + plain}}, appliance.ErrForeign},
+		"comment of a number":       {[]row{{"slot": slot, "comment": int64(1), "file-path": "/" + plain}}, appliance.ErrForeign},
+		"cluster that begins alike": {[]row{{"slot": slot, "comment": "rds-csi/1 cluster=homelab2 name=pvc-1", "file-path": "/" + plain}}, appliance.ErrForeign},
+		"two in the slot":           {[]row{{"slot": slot, "comment": comment, "file-path": "/" + plain}, {"slot": slot, "comment": comment, "file-path": "/other/" + slot + ".img"}}, appliance.ErrAnswer},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := odd{"/disk": {rows: numbered(c.disks)}, "/file": {rows: numbered([]row{{"name": plain}, {"name": plain + ".bak"}, {"name": "other/" + slot + ".img"}})}}
+			rds, err := appliance.NewRDS(appliancetest.Settings(t), d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := rds.Delete(t.Context(), slot); !errors.Is(err, c.want) {
+				t.Errorf("delete: %v, want %v", err, c.want)
+			}
+			wantDisks, wantFiles := len(c.disks), 3
+			if c.want == nil {
+				wantFiles--
+				if slices.ContainsFunc(c.disks, func(r row) bool { return r["slot"] == slot }) {
+					wantDisks--
+				}
+			}
+			if len(d["/disk"].rows) != wantDisks || len(d["/file"].rows) != wantFiles {
+				t.Errorf("left: %v %v, want %d and %d", d["/disk"].rows, d["/file"].rows, wantDisks, wantFiles)
+			}
+		})
+	}
+}
+
+func numbered(rows []row) []row {
+	for i, r := range rows {
+		r[".id"] = fmt.Sprintf("*%X", i+1)
+	}
+	return slices.Clone(rows)
+}
