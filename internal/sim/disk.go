@@ -88,10 +88,7 @@ func (d *Device) change(chosen []*row, do func(*disk) error) error {
 		if i < 0 {
 			return errors.New("no such item")
 		}
-		if err := do(d.flash.Disks[i]); err != nil {
-			return err
-		}
-		if err := d.save(); err != nil {
+		if err := first(do(d.flash.Disks[i]), d.save()); err != nil { // half of a change is remembered too
 			return err
 		}
 	}

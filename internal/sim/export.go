@@ -23,8 +23,8 @@ type exporter interface {
 	export(list ...target) map[string]error
 	// withdraw takes targets away, connections and all. What is not there is withdrawn.
 	withdraw(nqns ...string) error
-	// grown tells connected hosts to look at the size again.
-	grown(nqn string) error
+	// grown makes a target as large as its file, and tells connected hosts if they are to know.
+	grown(nqn string, notify bool) error
 	// connected tells whether a host is connected, as far as this machine can know.
 	connected(nqn string) bool
 }
@@ -34,7 +34,7 @@ type tableOnly struct{}
 
 func (tableOnly) export(...target) map[string]error { return nil }
 func (tableOnly) withdraw(...string) error          { return nil }
-func (tableOnly) grown(string) error                { return nil }
+func (tableOnly) grown(string, bool) error          { return nil }
 func (tableOnly) connected(string) bool             { return false }
 
 // raise exports an item if it is to be exported. mu is held.

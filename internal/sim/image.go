@@ -111,14 +111,15 @@ func (d *Device) resize(ctx context.Context, dk *disk, size int64) error {
 		}
 		return err
 	}
-	if !dk.up || !d.quirks.is(quirkGrowthVisible, reexport) {
+	visible := d.quirks.get(quirkGrowthVisible)
+	if !dk.up || visible != reexport {
 		if err := d.storage.resize(ctx, dk.Path, size); err != nil {
 			return err
 		}
 	}
 	dk.Size = size
-	if dk.up && d.quirks.is(quirkGrowthVisible, notify) {
-		return d.exports.grown(d.nqn(dk))
+	if dk.up && visible != reexport {
+		return d.exports.grown(d.nqn(dk), visible == notify)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -49,14 +50,12 @@ func (configfs) write(path, value string) error {
 }
 
 // nvmet exports through the kernel's NVMe target.
-//
-// Namespaces are the backing files themselves. (A real RDS has a loop device in between, whose sectors are 512 bytes;
-// a file has the block size of the file system it is in.)
 type nvmet struct {
 	root    string
 	sys     string
 	address netip.Addr
 	kernel  kernel
+	backing backing
 	book    string // where the record is kept
 	made    record
 }
@@ -76,11 +75,11 @@ func newNVMet(o NVMeOptions, book string) (*nvmet, error) {
 		return nil, fmt.Errorf("NVMe address %q: an IP address is needed: %w", o.Address, err)
 	}
 	n := &nvmet{
-		root: o.ConfigFS, sys: o.SysFS, address: address, kernel: o.kernel, book: book,
+		root: o.ConfigFS, sys: o.SysFS, address: address, kernel: o.kernel, backing: plainFiles{}, book: book,
 		made: record{Ports: map[int]string{}},
 	}
 	if n.kernel == nil {
-		n.kernel = configfs{}
+		n.kernel, n.backing = configfs{}, backings()
 	}
 	if n.root == "" {
 		n.root = configFSRoot
@@ -217,14 +216,23 @@ func (n *nvmet) admit(t target) error {
 	return n.kernel.link(host, n.subsystem(t.nqn, "allowed_hosts", t.host))
 }
 
-// namespace puts the file behind NSID 1. Direct I/O is tried first, as a file on a disk wants it; file systems that
-// cannot do it (tmpfs before Linux 6.6) answer EINVAL, and then the page cache stands in between.
+// namespace puts the file behind NSID 1.
 func (n *nvmet) namespace(t target) error {
 	ns := n.subsystem(t.nqn, "namespaces", "1")
 	if err := n.kernel.mkdir(ns); err != nil {
 		return err
 	}
-	for _, a := range [][2]string{{"device_path", t.file}, {"device_uuid", t.uuid}} {
+	path, done, err := n.backing.attach(t.file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(n.enable(ns, path, t.uuid), done())
+}
+
+// enable gives a namespace its data. Direct I/O is tried first, which matters for files only; file systems that cannot
+// do it (tmpfs before Linux 6.6) answer EINVAL, and then the page cache stands in between.
+func (n *nvmet) enable(ns, path, uuid string) error {
+	for _, a := range [][2]string{{"device_path", path}, {"device_uuid", uuid}} {
 		if err := n.kernel.write(filepath.Join(ns, a[0]), a[1]); err != nil {
 			return err
 		}
@@ -281,9 +289,18 @@ func (n *nvmet) port(number int) (string, error) {
 	return dir, nil
 }
 
-// grown makes the target look at the size of its file and tell hosts (Linux 5.8).
-func (n *nvmet) grown(nqn string) error {
-	return n.kernel.write(n.subsystem(nqn, "namespaces", "1", "revalidate_size"), "1")
+// grown makes the target's data as large as the file. Hosts that look again then see it; those that are to be notified
+// learn of it by themselves (Linux 5.8).
+func (n *nvmet) grown(nqn string, notify bool) error {
+	ns := n.subsystem(nqn, "namespaces", "1")
+	path, err := os.ReadFile(filepath.Join(ns, "device_path"))
+	if err != nil {
+		return err
+	}
+	if err := n.backing.grow(strings.TrimSpace(string(path))); err != nil || !notify {
+		return err
+	}
+	return n.kernel.write(filepath.Join(ns, "revalidate_size"), "1")
 }
 
 func exists(path string) bool {

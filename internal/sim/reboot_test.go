@@ -69,7 +69,9 @@ func TestRebootCommand(t *testing.T) {
 	if res := execOn(r.admin, `/system reboot`); res.out != "" {
 		t.Errorf("%+v", res)
 	}
-	<-dead
+	if err := <-dead; err == nil {
+		t.Error("the connection ended in order")
+	}
 	within(t, "the device is back", func() bool {
 		c, err := r.tryDial("admin", ssh.PublicKeys(r.AdminSigner))
 		return err == nil && execOn(c, `:put back`).out == "back\r\n"
