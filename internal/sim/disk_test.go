@@ -237,6 +237,13 @@ func TestCopyFromCopiesSettingsAndNoData(t *testing.T) {
 	if got := readAt(t, b.HostFile, 0, 8); got != strings.Repeat("\x00", 8) {
 		t.Errorf("the copy has data: %q", got)
 	}
+	r.ok(`/disk set a ` + oneExport)
+	r.ok(`/disk add type=file copy-from=a slot=c file-path=storage-pool/k8s/c.img nvme-tcp-server-nqn=nqn.c`)
+	a, _ = r.Device.Disk("a")
+	if c, ok := r.Device.Disk("c"); !ok || !c.Up || c.UUID == a.UUID || c.Serial == a.Serial {
+		t.Errorf("an exported item %+v and its copy %+v", a, c)
+	}
+	r.fails(`/disk add type=file copy-from=a slot=d file-path=storage-pool/k8s/d.img`, "failure: already have disk with such")
 	r.fails(`/disk add type=file copy-from=absent slot=c file-path=storage-pool/k8s/c.img`, "no such item")
 }
 

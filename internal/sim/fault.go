@@ -148,7 +148,7 @@ func (f *faults) command(script string) plan {
 	text, p, seen := canonical(script), plan{}, map[string]bool{}
 	for i := range f.list {
 		one := &f.list[i]
-		if one.left == 0 || one.deaf() || seen[one.kind] || !strings.Contains(text, one.match) {
+		if one.deaf() || seen[one.kind] || !strings.Contains(text, one.match) {
 			continue
 		}
 		seen[one.kind] = true
@@ -193,7 +193,7 @@ func (f *faults) connection() (silent bool) {
 	return silent
 }
 
-func (f fault) deaf() bool { return f.kind == silence && f.match == "" && f.left != 0 }
+func (f fault) deaf() bool { return f.kind == silence && f.match == "" }
 
 func (f *faults) forget() {
 	f.list = slices.DeleteFunc(f.list, func(one fault) bool { return one.left == 0 })
