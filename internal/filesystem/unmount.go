@@ -12,7 +12,7 @@ import (
 
 const (
 	unmountLimit = 2 * time.Minute // for callers without a deadline
-	stackLimit   = 256             // more mounts than this at one path are somebody's mistake
+	stackLimit   = 4096            // stacks of 2048 were seen on nodes of the existing driver
 )
 
 // Unmount unmounts until nothing is mounted at target, then removes it if it is

@@ -16,7 +16,7 @@ import (
 
 const (
 	connectLimit = 2 * time.Minute // for callers without a deadline
-	rescanMax    = 4
+	rescanMax    = 3
 )
 
 // Connect makes sure that the target is connected and returns its block device.

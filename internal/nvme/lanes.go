@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // lanes runs at most one operation per key at a time. An operation may hang in
@@ -60,11 +61,12 @@ func (l *lanes) do(ctx context.Context, key string, f func() error, late func(er
 		return err
 	}
 	done := make(chan error, 1)
+	var abandoned atomic.Bool
 	go func() {
 		err := f()
 		leave()
 		done <- err
-		if ctx.Err() != nil {
+		if abandoned.Load() {
 			late(err)
 		}
 	}()
@@ -72,6 +74,7 @@ func (l *lanes) do(ctx context.Context, key string, f func() error, late func(er
 	case err := <-done:
 		return err
 	case <-ctx.Done():
+		abandoned.Store(true)
 		return fmt.Errorf("%w, the kernel is still at it: %w", ErrTimeout, context.Cause(ctx))
 	}
 }

@@ -143,13 +143,14 @@ func readSubsystem(dir string) (subsystem, error) {
 
 func readController(dir string) (controller, error) {
 	c := controller{dir: dir, name: filepath.Base(dir)}
-	for attr, to := range map[string]*string{"state": &c.state, "transport": &c.transport, "address": &c.address} {
+	for attr, to := range map[string]*string{"state": &c.state, "transport": &c.transport} {
 		v, err := attribute(dir, attr)
 		if err != nil {
 			return c, err
 		}
 		*to = v
 	}
+	c.address, _ = attribute(dir, "address") // a transport need not have one
 	return c, nil
 }
 

@@ -1,0 +1,425 @@
+//go:build kernel
+
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rds-csi/rds-csi/internal/nvme"
+)
+
+func newInitiator(t *testing.T) *nvme.Initiator {
+	return nvme.New(nvme.Config{Host: ourHost(t), Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+}
+
+func ourHost(t *testing.T) nvme.Host { return nvme.HostFor("rds.csi.test", "cluster", t.Name()) }
+
+// soon is a deadline for what must work, generous for an emulated machine.
+func soon(t *testing.T) context.Context { return within(t, 60*time.Second) }
+
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func connect(t *testing.T, i *nvme.Initiator, e *export) nvme.Namespace {
+	t.Helper()
+	ns, err := i.Connect(soon(t), e.target(), nvme.Options{})
+	must(t, err)
+	return ns
+}
+
+func TestConnectFindDisconnect(t *testing.T) {
+	i, e := newInitiator(t), newExport(t, "disk-1", 64*mib)
+	ns := connect(t, i, e)
+	if ns.NSID != 1 || ns.SizeBytes != 64*mib || ns.UUID != read(t, e.namespace()+"/device_uuid") {
+		t.Errorf("%+v", ns)
+	}
+	// Native multipath is on: the device is the subsystem's head, no ANA needed.
+	if read(t, "/sys/module/nvme_core/parameters/multipath") != "Y" {
+		t.Error("this kernel runs without native multipath")
+	}
+	if again, err := i.Find(e.nqn); err != nil || again != ns {
+		t.Errorf("%+v %v", again, err)
+	}
+	c := controllersOf(t, e.nqn)
+	if len(c) != 1 || read(t, c[0]+"/hostnqn") != ourHost(t).NQN || read(t, c[0]+"/hostid") != ourHost(t).ID ||
+		read(t, c[0]+"/ctrl_loss_tmo") != "off" || read(t, c[0]+"/reconnect_delay") != "2" || read(t, c[0]+"/kato") != "5" {
+		t.Errorf("controllers %v", c)
+	}
+	payload := []byte(strings.Repeat("0123456789abcdef", 256))
+	must(t, os.WriteFile(ns.DevicePath, payload, 0)) // one block through the wire
+	counts, err := i.Connections()
+	if err != nil || counts["live"] != 1 {
+		t.Errorf("%v %v", counts, err)
+	}
+	for range 2 {
+		must(t, i.Disconnect(soon(t), e.nqn))
+		if _, err := i.Find(e.nqn); !errors.Is(err, nvme.ErrNotConnected) {
+			t.Errorf("%v", err)
+		}
+	}
+	if got, err := os.ReadFile(e.file); err != nil || string(got[:len(payload)]) != string(payload) {
+		t.Error("what was written is not on the target")
+	}
+}
+
+// Rule 1: numbers are handed out again, in another order.
+func TestDeviceIsFoundByNQNAfterRenumbering(t *testing.T) {
+	i := newInitiator(t)
+	exports := map[string]*export{"a": newExport(t, "disk-1", 32*mib), "b": newExport(t, "disk-10", 48*mib)}
+	names := map[string]string{}
+	renumbered := false
+	for _, order := range []string{"ab", "ba"} {
+		for _, k := range strings.Split(order, "") {
+			connect(t, i, exports[k])
+		}
+		for k, e := range exports {
+			ns, err := i.Find(e.nqn)
+			must(t, err)
+			info, err := os.Stat(e.file)
+			must(t, err)
+			if ns.SizeBytes != info.Size() || ns.UUID != read(t, e.namespace()+"/device_uuid") {
+				t.Errorf("%s: found %+v", e.nqn, ns)
+			}
+			renumbered = renumbered || names[k] != "" && names[k] != ns.Name
+			names[k] = ns.Name
+		}
+		for _, e := range exports {
+			must(t, i.Disconnect(soon(t), e.nqn))
+		}
+	}
+	if !renumbered {
+		t.Error("the kernel gave the same numbers, so this proved nothing")
+	}
+}
+
+func TestConnectsAtOnceMakeOneController(t *testing.T) {
+	e := newExport(t, "disk-1", 32*mib)
+	// Two initiators know nothing of each other, as two processes on one node.
+	initiators := []*nvme.Initiator{newInitiator(t), newInitiator(t)}
+	var all sync.WaitGroup
+	for n := range 6 {
+		all.Go(func() {
+			if _, err := initiators[n%2].Connect(soon(t), e.target(), nvme.Options{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if c := controllersOf(t, e.nqn); len(c) != 1 {
+		t.Errorf("%d controllers: %v", len(c), c)
+	}
+	must(t, initiators[0].Disconnect(soon(t), e.nqn))
+}
+
+// The node may live on NVMe/TCP itself: another subsystem, with a name that ours
+// is the beginning of, connected by another host, is not touched by anything.
+func TestForeignSubsystemsAreNeverTouched(t *testing.T) {
+	i := newInitiator(t)
+	foreign, ours := newExport(t, "disk-10", 32*mib), newExport(t, "disk-1", 32*mib)
+	somebody := nvme.HostFor("somebody", "else", "entirely")
+	c := connectRaw(t, foreign, somebody, "")
+	before := read(t, c+"/cntlid")
+	connect(t, i, ours)
+	if counts, err := i.Connections(); err != nil || counts["live"] != 1 {
+		t.Errorf("%v %v: the foreign one is counted", counts, err)
+	}
+	for range 2 {
+		must(t, i.Disconnect(soon(t), ours.nqn))
+	}
+	_, err := i.Connect(soon(t), nvme.Target{NQN: "nqn.2000-02.com.mikrotik:disk", Address: "127.0.0.1", Port: ours.port}, nvme.Options{})
+	if !errors.Is(err, nvme.ErrRefused) {
+		t.Errorf("an NQN that nobody exports: %v", err)
+	}
+	must(t, i.Disconnect(soon(t), "nqn.2000-02.com.mikrotik:disk"))
+	if read(t, c+"/state") != "live" || read(t, c+"/cntlid") != before || read(t, c+"/hostnqn") != somebody.NQN || read(t, c+"/subsysnqn") != foreign.nqn {
+		t.Error("the foreign controller changed")
+	}
+	if _, err := os.ReadFile(filepath.Join(c, "delete_controller")); errors.Is(err, os.ErrNotExist) {
+		t.Error("the foreign controller is being deleted")
+	}
+}
+
+// While the target is away the device stays what it is, a repeated Connect makes
+// no second controller, and I/O goes on afterwards.
+func TestTargetReboots(t *testing.T) {
+	i, e := newInitiator(t), newExport(t, "disk-1", 32*mib)
+	ns := connect(t, i, e)
+	e.down()
+	eventually(t, "reconnecting", func() bool { _, err := i.Find(e.nqn); return errors.Is(err, nvme.ErrNotLive) })
+	if got, err := i.Find(e.nqn); !errors.Is(err, nvme.ErrNotLive) || got.Major != ns.Major || got.Minor != ns.Minor {
+		t.Errorf("%+v %v", got, err)
+	}
+	if _, err := i.Connect(within(t, time.Second), e.target(), nvme.Options{}); !errors.Is(err, nvme.ErrTimeout) || !errors.Is(err, nvme.ErrNotLive) {
+		t.Errorf("%v", err)
+	}
+	if counts, err := i.Connections(); err != nil || counts["connecting"] != 1 {
+		t.Errorf("%v %v", counts, err)
+	}
+	e.up()
+	if again := connect(t, i, e); again != ns {
+		t.Errorf("%+v, before %+v", again, ns)
+	}
+	if c := controllersOf(t, e.nqn); len(c) != 1 {
+		t.Errorf("%v", c)
+	}
+}
+
+func TestConnectToNobodyFailsAtOnce(t *testing.T) {
+	i, e := newInitiator(t), newExport(t, "disk-1", 32*mib)
+	e.down()
+	if _, err := i.Connect(soon(t), e.target(), nvme.Options{}); !errors.Is(err, nvme.ErrRefused) {
+		t.Errorf("%v", err)
+	}
+	if c := controllersOf(t, e.nqn); len(c) != 0 {
+		t.Errorf("left behind: %v", c)
+	}
+}
+
+// A target that accepts TCP and says nothing keeps the write in the kernel.
+func TestConnectToASilentTargetIsBounded(t *testing.T) {
+	i, e := newInitiator(t), newExport(t, "disk-1", 32*mib)
+	other := newExport(t, "disk-2", 32*mib)
+	s := newSilencer(t, e)
+	s.freeze(true)
+	start := time.Now()
+	for range 2 {
+		if _, err := i.Connect(within(t, time.Second), s.target(e), nvme.Options{}); !errors.Is(err, nvme.ErrTimeout) {
+			t.Fatalf("%v", err)
+		}
+	}
+	if took := time.Since(start); took > 8*time.Second {
+		t.Errorf("two deadlines of 1 s took %v", took)
+	}
+	connect(t, i, other) // waits for the kernel's one mutex, not for ever
+	s.freeze(false)      // the connect may still come about now
+	must(t, i.Disconnect(soon(t), e.nqn))
+	if c := controllersOf(t, e.nqn); len(c) != 0 {
+		t.Errorf("the late connect left %v", c)
+	}
+	must(t, i.Disconnect(soon(t), other.nqn))
+}
+
+// Rule 8: the kernel waits for a target that does not answer; the caller does not.
+func TestDisconnectUnderAHungTargetIsBounded(t *testing.T) {
+	i, e := newInitiator(t), newExport(t, "disk-1", 32*mib)
+	other := newExport(t, "disk-2", 32*mib)
+	s := newSilencer(t, e)
+	_, err := i.Connect(soon(t), s.target(e), nvme.Options{})
+	must(t, err)
+	connect(t, i, other)
+	s.freeze(true)
+	for range 2 {
+		start := time.Now()
+		err := i.Disconnect(within(t, 2*time.Second), e.nqn)
+		if took := time.Since(start); took > 6*time.Second {
+			t.Errorf("deadline 2 s, took %v", took)
+		}
+		t.Logf("under a hung target: %v", err)
+		if err != nil && !errors.Is(err, nvme.ErrTimeout) {
+			t.Errorf("%v", err)
+		}
+	}
+	must(t, i.Disconnect(soon(t), other.nqn)) // one dead volume blocks no other
+	s.freeze(false)
+	must(t, i.Disconnect(soon(t), e.nqn))
+	if c := controllersOf(t, e.nqn); len(c) != 0 {
+		t.Errorf("%v", c)
+	}
+}
+
+// B8: the kernel is asked, and knows about every claim.
+func TestDisconnectOfADeviceInUseIsRefused_B8(t *testing.T) {
+	i, e := newInitiator(t), newExport(t, "disk-1", 32*mib)
+	ns := connect(t, i, e)
+	claim, err := os.OpenFile(ns.DevicePath, os.O_RDONLY|unix.O_EXCL, 0)
+	must(t, err)
+	if err := i.Disconnect(soon(t), e.nqn); !errors.Is(err, nvme.ErrInUse) {
+		t.Errorf("claimed: %v", err)
+	}
+	must(t, claim.Close())
+	command(t, "mkfs.ext4", "-q", ns.DevicePath)
+	dir := t.TempDir()
+	must(t, unix.Mount(ns.DevicePath, dir, "ext4", 0, ""))
+	if err := i.Disconnect(soon(t), e.nqn); !errors.Is(err, nvme.ErrInUse) {
+		t.Errorf("mounted: %v", err)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "still"), []byte("writable"), 0o600))
+	must(t, unix.Unmount(dir, 0))
+	if got, err := i.Find(e.nqn); err != nil || got != ns {
+		t.Errorf("%+v %v", got, err)
+	}
+	must(t, i.Disconnect(soon(t), e.nqn))
+}
+
+// Rule 7: somebody holds the device open, so the subsystem outlives its paths.
+func TestSubsystemWithoutPathIsAStateOfItsOwn(t *testing.T) {
+	i, e := newInitiator(t), newExport(t, "disk-1", 32*mib)
+	ns := connect(t, i, e)
+	reader, err := os.Open(ns.DevicePath) // not exclusive: no claim
+	must(t, err)
+	defer func() { _ = reader.Close() }()
+	if err := i.Disconnect(soon(t), e.nqn); !errors.Is(err, nvme.ErrNoPath) {
+		t.Fatalf("%v", err)
+	}
+	if _, err := i.Find(e.nqn); !errors.Is(err, nvme.ErrNoPath) {
+		t.Errorf("%v", err)
+	}
+	if fresh := connect(t, i, e); fresh.Major == ns.Major && fresh.Minor == ns.Minor {
+		t.Errorf("the dead device %s was taken for the new one", ns.Name)
+	}
+	must(t, reader.Close())
+	must(t, i.Disconnect(soon(t), e.nqn))
+	if _, err := i.Find(e.nqn); !errors.Is(err, nvme.ErrNotConnected) {
+		t.Errorf("%v", err)
+	}
+}
+
+// The target came back with another namespace UUID: the kernel refuses the old
+// device, and the new one must be found, never the dead one.
+func TestIdentifiersChangeOnReconnect(t *testing.T) {
+	i, e := newInitiator(t), newExport(t, "disk-1", 32*mib)
+	ns := connect(t, i, e)
+	e.down()
+	e.enable(false)
+	const uuid = "8f6f2d7e-6f0f-4a1c-9a53-0123456789ab"
+	e.set(e.namespace()+"/device_uuid", uuid)
+	e.enable(true)
+	e.up()
+	eventually(t, "reconnected", func() bool { _, err := i.Find(e.nqn); return !errors.Is(err, nvme.ErrNotLive) })
+	// The scan that notices follows the reconnect.
+	eventually(t, "noticed by the kernel", func() bool {
+		got, err := i.Find(e.nqn)
+		return errors.Is(err, nvme.ErrNoNamespace) || err == nil && got.UUID == uuid
+	})
+	got := connect(t, i, e)
+	if got.UUID != uuid {
+		t.Errorf("%+v, before %+v", got, ns)
+	}
+	must(t, os.WriteFile(got.DevicePath, make([]byte, 4096), 0))
+}
+
+// Rule 9: the target's notice of a namespace gets lost; only a rescan shows it.
+func TestNamespaceThatNeedsARescan(t *testing.T) {
+	i, e := newInitiator(t), newExport(t, "disk-1", 32*mib)
+	e.enable(false)
+	c := connectRaw(t, e, ourHost(t), "")
+	muteEvents(t, "/dev/"+filepath.Base(c))
+	e.enable(true)
+	if _, err := i.Find(e.nqn); !errors.Is(err, nvme.ErrNoNamespace) {
+		t.Fatalf("there without a rescan: %v", err)
+	}
+	if ns := connect(t, i, e); ns.SizeBytes != 32*mib {
+		t.Errorf("%+v", ns)
+	}
+	must(t, i.Disconnect(soon(t), e.nqn))
+}
+
+func TestNamespaceThatNeverComes(t *testing.T) {
+	i, e := newInitiator(t), newExport(t, "disk-1", 32*mib)
+	e.enable(false)
+	if _, err := i.Connect(soon(t), e.target(), nvme.Options{}); !errors.Is(err, nvme.ErrNoNamespace) {
+		t.Errorf("%v", err)
+	}
+	must(t, i.Disconnect(soon(t), e.nqn))
+}
+
+// muteEvents tells the target to send no asynchronous events: Set Features,
+// Asynchronous Event Configuration, zero.
+func muteEvents(t *testing.T, device string) {
+	t.Helper()
+	const setFeatures, asyncEvents = 0x09, 0x0b
+	const adminCommand = 0xc0484e41 // NVME_IOCTL_ADMIN_CMD: _IOWR('N', 0x41, 72 bytes)
+	cmd := struct {
+		opcode, flags            uint8
+		_                        uint16
+		nsid, cdw2, cdw3         uint32
+		metadata, addr           uint64
+		metadataLength, length   uint32
+		cdw10, cdw11             uint32
+		cdw12, cdw13             uint32
+		cdw14, cdw15             uint32
+		timeoutMillis, completed uint32
+	}{opcode: setFeatures, cdw10: asyncEvents}
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	must(t, err)
+	defer func() { _ = f.Close() }()
+	status, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), adminCommand, uintptr(unsafe.Pointer(&cmd)))
+	if errno != 0 || status != 0 {
+		t.Fatalf("set features: status %#x, %v", status, errno)
+	}
+}
+
+func TestGrowthIsSeenWithoutReconnecting(t *testing.T) {
+	i, e := newInitiator(t), newExport(t, "disk-1", 32*mib)
+	connect(t, i, e)
+	e.resize(64 * mib)
+	eventually(t, "the new size", func() bool { ns, err := i.Find(e.nqn); return err == nil && ns.SizeBytes == 64*mib })
+	must(t, i.Disconnect(soon(t), e.nqn))
+}
+
+// ctrl_loss_tmo over: the kernel drops the controller, and the volume is simply
+// not connected; the next connect starts from nothing.
+func TestControllerLossIsNotConnected(t *testing.T) {
+	i, e := newInitiator(t), newExport(t, "disk-1", 32*mib)
+	_, err := i.Connect(soon(t), e.target(), nvme.Options{CtrlLossTimeout: time.Second, ReconnectDelay: time.Second})
+	must(t, err)
+	e.down()
+	eventually(t, "the controller is gone", func() bool { _, err := i.Find(e.nqn); return errors.Is(err, nvme.ErrNotConnected) })
+	must(t, i.Disconnect(soon(t), e.nqn))
+	e.up()
+	connect(t, i, e)
+	must(t, i.Disconnect(soon(t), e.nqn))
+}
+
+func TestManyVolumesComeAndGo(t *testing.T) {
+	i := newInitiator(t)
+	var all sync.WaitGroup
+	for n := range 6 {
+		e := newExport(t, fmt.Sprintf("disk-%d", n), 16*mib)
+		all.Go(func() {
+			for range 3 {
+				ns, err := i.Connect(soon(t), e.target(), nvme.Options{})
+				if err != nil || ns.UUID != strings.TrimSpace(readQuietly(e.namespace()+"/device_uuid")) {
+					t.Errorf("%+v %v", ns, err)
+				}
+				if err := i.Disconnect(soon(t), e.nqn); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if counts, err := i.Connections(); err != nil || counts["live"] != 0 {
+		t.Errorf("%v %v", counts, err)
+	}
+}
+
+func readQuietly(path string) string {
+	b, _ := os.ReadFile(path)
+	return string(b)
+}
+
+func TestWithoutTheModuleTheErrorSaysWhatToLoad(t *testing.T) {
+	e := newExport(t, "disk-1", 16*mib)
+	i := nvme.New(nvme.Config{Host: ourHost(t), Fabrics: "/dev/no-nvme-fabrics"})
+	_, err := i.Connect(soon(t), e.target(), nvme.Options{})
+	if !errors.Is(err, nvme.ErrUnsupported) || !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("%v", err)
+	}
+}
