@@ -53,9 +53,9 @@ func (c *counts) add(other counts) {
 	c.skipped += other.skipped
 }
 
-// collect reads events to the end of the stream and calls done for each package as it ends. A line that is no event
-// (the go command complains in plain text at times) is kept as output of no package and shown by the caller.
-func collect(r io.Reader, done func(*suite)) (stray []string, err error) {
+// collect reads events to the end of the stream and calls done for each package as it ends, and say, if not nil, for
+// each event. A line that is no event (the go command complains in plain text at times) is given to the caller.
+func collect(r io.Reader, say func(event), done func(*suite)) (stray []string, err error) {
 	suites := map[string]*suite{}
 	builds := map[string][]string{}
 	lines := bufio.NewScanner(r)
@@ -65,6 +65,9 @@ func collect(r io.Reader, done func(*suite)) (stray []string, err error) {
 		if json.Unmarshal(lines.Bytes(), &e) != nil || e.Action == "" {
 			stray = append(stray, lines.Text())
 			continue
+		}
+		if say != nil {
+			say(e)
 		}
 		switch {
 		case e.Action == "build-output":

@@ -20,7 +20,7 @@ func read(t *testing.T, fixture string) (*suite, string) {
 		t.Fatal(err)
 	}
 	var suites []*suite
-	stray, err := collect(bytes.NewReader(data), func(s *suite) { suites = append(suites, s) })
+	stray, err := collect(bytes.NewReader(data), nil, func(s *suite) { suites = append(suites, s) })
 	if err != nil || len(suites) != 1 || len(stray) != 0 {
 		t.Fatalf("%d packages, stray %q, error %v", len(suites), stray, err)
 	}
@@ -69,7 +69,7 @@ func TestCounts(t *testing.T) {
 }
 
 func TestPlainTextAmongEventsIsKept(t *testing.T) {
-	stray, err := collect(strings.NewReader("go: updates to go.mod needed\n"), func(*suite) { t.Error("a package out of nothing") })
+	stray, err := collect(strings.NewReader("go: updates to go.mod needed\n"), nil, func(*suite) { t.Error("a package out of nothing") })
 	if err != nil || len(stray) != 1 {
 		t.Errorf("stray %q, error %v", stray, err)
 	}

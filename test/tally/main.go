@@ -87,8 +87,8 @@ func (o options) host(ctx context.Context, packages []goPackage, unit, simulated
 	for _, p := range packages {
 		second[p.ImportPath] = p.againstSimulator()
 	}
-	cmd := exec.CommandContext(ctx, "go", "test", "-race", "-json", "-timeout", o.timeout.String(), "-run", o.run, "./...")
-	err := o.watch(cmd, cmd, func(s *suite) *tier {
+	cmd := command(ctx, "go", "test", "-race", "-json", "-timeout", o.timeout.String(), "-run", o.run, "./...")
+	err := watch(cmd, cmd, nil, func(s *suite) *tier {
 		if second[s.name] {
 			return simulated
 		}
@@ -138,7 +138,7 @@ func (o options) guestPackage(ctx context.Context, p goPackage, harness, binary 
 		}
 	}
 	args = append(args, "--", inGuest, "-test.v=test2json", "-test.run", o.run, "-test.timeout", (o.timeout - time.Minute).String())
-	machine := exec.CommandContext(ctx, harness, args...)
+	machine := command(ctx, harness, args...)
 	machine.Stderr = os.Stderr
 	events := exec.CommandContext(ctx, "go", "tool", "test2json", "-t", "-p", p.ImportPath)
 	pipe, err := machine.StdoutPipe()
@@ -149,7 +149,7 @@ func (o options) guestPackage(ctx context.Context, p goPackage, harness, binary 
 	if err := machine.Start(); err != nil {
 		return err
 	}
-	if err := o.watch(events, machine, func(*suite) *tier { return kernel }); err != nil {
+	if err := watch(events, machine, sayTest, func(*suite) *tier { return kernel }); err != nil {
 		return err
 	}
 	// 1 is a test's failure and counted as such; anything else is the machine's or a crash.
@@ -164,9 +164,28 @@ func exists(path string) bool {
 	return err == nil
 }
 
+// command is ended by an interrupt, which go test and the guest pass on to what they started; a kill would orphan it.
+func command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 20 * time.Second
+	return cmd
+}
+
+// sayTest shows that something goes on in a guest, where one package takes minutes.
+func sayTest(e event) {
+	if e.Test == "" || strings.Contains(e.Test, "/") {
+		return
+	}
+	switch e.Action {
+	case "pass", "fail", "skip":
+		fmt.Printf("      %-4s  %-50s %6.1fs\n", e.Action, e.Test, e.Elapsed)
+	}
+}
+
 // watch counts the events that source prints, and waits for the process that runs the tests (the same, or the one
-// whose output source translates).
-func (o options) watch(source, runner *exec.Cmd, tierOf func(*suite) *tier) error {
+// whose output source translates). Each event is given to say, if there is one.
+func watch(source, runner *exec.Cmd, say func(event), tierOf func(*suite) *tier) error {
 	if source.Stderr == nil {
 		source.Stderr = os.Stderr
 	}
@@ -178,7 +197,7 @@ func (o options) watch(source, runner *exec.Cmd, tierOf func(*suite) *tier) erro
 		return err
 	}
 	var reportErr error
-	stray, err := collect(out, func(s *suite) {
+	stray, err := collect(out, say, func(s *suite) {
 		tierOf(s).take(s)
 		reportErr = errors.Join(reportErr, s.report(os.Stdout))
 	})
