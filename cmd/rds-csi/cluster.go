@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"time"
 
 	"github.com/rds-csi/rds-csi/internal/appliance"
 	"github.com/rds-csi/rds-csi/internal/attach"
@@ -79,28 +78,14 @@ func (c cluster) ready() error {
 	return nil
 }
 
-// Waiting times between two attempts to learn the cluster's identity.
-const (
-	firstWait = time.Second
-	mostWait  = 30 * time.Second
-)
-
 // id waits for the cluster's identity: the API server may be down when the controller starts.
 func (c cluster) id(ctx context.Context) (string, error) {
 	if c.configuredID != "" {
 		return c.configuredID, nil
 	}
-	for wait := firstWait; ; wait = min(2*wait, mostWait) {
-		id, err := c.client.ClusterID(ctx)
-		if err == nil {
-			c.logger.InfoContext(ctx, "the cluster is identified by the UID of kube-system", "cluster", id)
-			return id, nil
-		}
-		c.logger.WarnContext(ctx, "the cluster's identity is not known yet, volumes cannot be made", "err", err, "again_in", wait.String())
-		select {
-		case <-ctx.Done():
-			return "", ctx.Err()
-		case <-time.After(wait):
-		}
+	id, err := c.client.ClusterID(ctx)
+	if err == nil {
+		c.logger.InfoContext(ctx, "the cluster is identified by the UID of kube-system", "cluster", id)
 	}
+	return id, err
 }

@@ -50,6 +50,7 @@ func runController(ctx context.Context, o options) error {
 	defer stop()
 	group, below := errgroup.WithContext(below)
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	defer context.AfterFunc(below, cancel)() // a fault below ends the process: Kubernetes starts it again
 	appliances.start(below)
 	group.Go(func() error { return cluster.run(below) })
@@ -168,7 +169,7 @@ func (all consoles) start(ctx context.Context) {
 }
 
 func (all consoles) close() error {
-	var faults []error
+	faults := make([]error, 0, len(all))
 	for _, c := range all {
 		faults = append(faults, c.client.Close())
 	}
@@ -178,7 +179,7 @@ func (all consoles) close() error {
 // ready says whether any appliance can be asked. One of several that is down is no reason to keep the sidecars from
 // working with the others; rds_csi_rds_connection_state tells of each.
 func (all consoles) ready() error {
-	var faults []error
+	faults := make([]error, 0, len(all))
 	for _, c := range all {
 		status := c.client.Status()
 		if status.Connected {

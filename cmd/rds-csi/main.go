@@ -13,8 +13,8 @@ import (
 	"syscall"
 )
 
-// version is set by the linker.
-var version = "unknown" //nolint:gochecknoglobals // the linker can set nothing else
+// version is set by the linker, which can set nothing but a global.
+var version = "unknown"
 
 // Exit codes: a wrong command line or configuration is not cured by a restart, the rest may be.
 const (

@@ -84,8 +84,9 @@ func checkAccessMode(mode csi.VolumeCapability_AccessMode_Mode) error {
 		csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER,
 		csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY:
 		return nil
+	default:
+		return invalid("access mode %s is not supported: a file system volume is for one node at a time (ReadWriteOnce or ReadWriteOncePod)", mode)
 	}
-	return invalid("access mode %s is not supported: a file system volume is for one node at a time (ReadWriteOnce or ReadWriteOncePod)", mode)
 }
 
 // readOnly says whether pods may only read.

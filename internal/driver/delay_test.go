@@ -55,7 +55,7 @@ func late(to, from net.Conn, by time.Duration) {
 	pieces := make(chan piece, 1024)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		defer to.Close()
+		defer func() { _ = to.Close() }()
 		for p := range pieces {
 			<-time.After(time.Until(p.due))
 			if _, err := to.Write(p.data); err != nil {

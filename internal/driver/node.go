@@ -70,11 +70,12 @@ func (n *Node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeG
 
 // NodeGetCapabilities lists exactly what is built.
 func (n *Node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
-	var caps []*csi.NodeServiceCapability
-	for _, t := range []csi.NodeServiceCapability_RPC_Type{
+	built := []csi.NodeServiceCapability_RPC_Type{
 		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
-	} {
+	}
+	caps := make([]*csi.NodeServiceCapability, 0, len(built))
+	for _, t := range built {
 		caps = append(caps, &csi.NodeServiceCapability{Type: &csi.NodeServiceCapability_Rpc{
 			Rpc: &csi.NodeServiceCapability_RPC{Type: t},
 		}})
@@ -152,7 +153,7 @@ func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 // staged looks first (B1): kubelet stages again after every restart of its own, under the feet of running pods. What
 // is there as asked is success, what is there otherwise is refused, and neither changes anything.
 func (n *Node) staged(v volume, req *csi.NodeStageVolumeRequest) (bool, error) {
-	path := req.GetStagingTargetPath()
+	path := filepath.Clean(req.GetStagingTargetPath())
 	mount, mounted, err := n.cfg.Filesystem.Mounted(path)
 	if err != nil || !mounted {
 		return false, err
@@ -183,14 +184,14 @@ func (n *Node) checkDevice(v volume, path string, mount filesystem.Mount) error 
 func (n *Node) stage(ctx context.Context, v volume, conn connection, req *csi.NodeStageVolumeRequest) error {
 	_, before := n.cfg.Initiator.Find(v.nqn)
 	ours := errors.Is(before, nvme.ErrNotConnected)
-	err := n.connectAndMount(ctx, v, conn, req)
+	err := n.connectAndMount(ctx, conn, req)
 	if err != nil && ours {
 		n.undo(ctx, v)
 	}
 	return err
 }
 
-func (n *Node) connectAndMount(ctx context.Context, v volume, conn connection, req *csi.NodeStageVolumeRequest) error {
+func (n *Node) connectAndMount(ctx context.Context, conn connection, req *csi.NodeStageVolumeRequest) error {
 	ns, err := n.cfg.Initiator.Connect(ctx, conn.target, conn.options)
 	if err != nil {
 		return err
@@ -206,7 +207,7 @@ func (n *Node) connectAndMount(ctx context.Context, v volume, conn connection, r
 		}
 	}
 	dev := filesystem.Device{Path: ns.DevicePath, Major: ns.Major, Minor: ns.Minor, SizeBytes: ns.SizeBytes}
-	return n.cfg.Filesystem.Stage(ctx, dev, req.GetStagingTargetPath(), fsType, mount.GetMountFlags())
+	return n.cfg.Filesystem.Stage(ctx, dev, filepath.Clean(req.GetStagingTargetPath()), fsType, mount.GetMountFlags())
 }
 
 // undo takes back the connection that a failed stage made. It touches nothing that is mounted or held: the initiator

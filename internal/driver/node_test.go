@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -300,5 +301,30 @@ func TestContextsSayHowToConnect(t *testing.T) {
 	s.must(s.stage(func(r *csi.NodeStageVolumeRequest) { r.VolumeContext = map[string]string{"fsType": "xfs"} }))
 	if m, _, _ := s.kernel.Mounted(s.staging); m.FSType != "xfs" {
 		t.Errorf("holds %s", m.FSType)
+	}
+}
+
+// told keeps how a volume is to be mounted.
+type told struct {
+	*drivertest.Kernel
+	device  filesystem.Device
+	options []string
+}
+
+func (f *told) Stage(ctx context.Context, dev filesystem.Device, target, fsType string, options []string) error {
+	f.device, f.options = dev, options
+	return f.Kernel.Stage(ctx, dev, target, fsType, options)
+}
+
+// B24: what the claim asks for reaches the mount as it is; nothing is added to it or taken from it here.
+func TestMountOptionsAreHonoured_B24(t *testing.T) {
+	s := newNodeScene(t)
+	files := &told{Kernel: s.kernel}
+	s.Node = driver.NewNode(driver.NodeConfig{NodeID: "node-a", Initiator: s.kernel, Filesystem: files, Mounts: s.kernel.Mounts, Logger: slog.New(slog.DiscardHandler)})
+	asked := []string{"discard", "nouuid", "noatime", "exec"}
+	s.must(s.stage(func(r *csi.NodeStageVolumeRequest) { r.VolumeCapability.GetMount().MountFlags = asked }))
+	ns, err := s.kernel.Find(s.nqn)
+	if err != nil || !slices.Equal(files.options, asked) || files.device.Minor != ns.Minor || files.device.SizeBytes != gib {
+		t.Errorf("mounted %+v with %v, %v", files.device, files.options, err)
 	}
 }

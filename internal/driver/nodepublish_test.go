@@ -177,6 +177,19 @@ func TestPathsThroughSymbolicLinks(t *testing.T) {
 	}
 }
 
+// One path in several spellings is one place.
+func TestPathsAreCleaned(t *testing.T) {
+	s := newNodeScene(t)
+	s.must(s.stage(func(r *csi.NodeStageVolumeRequest) { r.StagingTargetPath += "/" }))
+	s.must(s.stage(func(r *csi.NodeStageVolumeRequest) { r.StagingTargetPath += "/./" }))
+	s.must(s.publish(func(r *csi.NodePublishVolumeRequest) { r.StagingTargetPath += "//"; r.TargetPath += "/" }))
+	s.is(1, 1, 1)
+	s.must(s.unpublish(s.target + "/"))
+	_, err := s.NodeUnstageVolume(t.Context(), &csi.NodeUnstageVolumeRequest{VolumeId: s.volume, StagingTargetPath: s.staging + "/"})
+	s.must(err)
+	s.is(0, 0, 0)
+}
+
 func TestNodeInfo(t *testing.T) {
 	s := newNodeScene(t)
 	info, err := s.NodeGetInfo(t.Context(), &csi.NodeGetInfoRequest{})
@@ -192,9 +205,10 @@ func TestKernelMountsReadsThisProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range places {
-		if p == "/proc" {
+		switch p {
+		case "/proc":
 			proc++
-		} else if p == "/" {
+		case "/":
 			other++
 		}
 	}

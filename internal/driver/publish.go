@@ -116,8 +116,8 @@ func (c *Controller) ValidateVolumeCapabilities(ctx context.Context, req *csi.Va
 	if err != nil {
 		return nil, err
 	}
-	if reason := disagreement(v, req); reason != nil {
-		return &csi.ValidateVolumeCapabilitiesResponse{Message: reason.Error()}, nil
+	if reason := disagreement(v, req); reason != "" {
+		return &csi.ValidateVolumeCapabilitiesResponse{Message: reason}, nil
 	}
 	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
 		VolumeContext:      req.GetVolumeContext(),
@@ -127,13 +127,15 @@ func (c *Controller) ValidateVolumeCapabilities(ctx context.Context, req *csi.Va
 }
 
 // disagreement is the first reason why the volume is not what the request takes it for.
-func disagreement(v appliance.Volume, req *csi.ValidateVolumeCapabilitiesRequest) error {
+func disagreement(v appliance.Volume, req *csi.ValidateVolumeCapabilitiesRequest) string {
 	if _, err := checkCapabilities(req.GetVolumeCapabilities()); err != nil {
-		return err
+		return err.Error()
 	}
 	if nqn, ok := req.GetVolumeContext()[keyNQN]; ok && nqn != v.NQN {
-		return fmt.Errorf("the volume is exported as %s, not as %s", v.NQN, nqn)
+		return fmt.Sprintf("the volume is exported as %s, not as %s", v.NQN, nqn)
 	}
-	_, err := parseParameters(req.GetParameters())
-	return err
+	if _, err := parseParameters(req.GetParameters()); err != nil {
+		return err.Error()
+	}
+	return ""
 }

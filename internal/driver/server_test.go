@@ -102,7 +102,10 @@ func serve(t *testing.T, s *driver.Server) *served {
 		}
 		stop()
 		select {
-		case <-out.done:
+		case err := <-out.done:
+			if err != nil {
+				t.Error(err)
+			}
 		case <-time.After(10 * time.Second):
 			t.Error("the server does not end")
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -78,12 +79,7 @@ func (k *Kernel) Fail(op Op, err error) {
 func (k *Kernel) Connected() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var nqns []string
-	for nqn := range k.devices {
-		nqns = append(nqns, nqn)
-	}
-	slices.Sort(nqns)
-	return nqns
+	return slices.Sorted(maps.Keys(k.devices))
 }
 
 // MountsAt counts the mounts stacked at a path.
