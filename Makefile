@@ -2,7 +2,7 @@
 # so first.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-host kernel-test lint cover fuzz-short clean
+.PHONY: help build demo test test-host kernel-test bench lint cover fuzz-short clean
 
 # Set-up puts a Go here when the machine's is too old.
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
@@ -40,6 +40,11 @@ test-host: ## tiers 1 and 2 only: no QEMU
 kernel-test: ## tier 3 only: the tests in the QEMU guest; ARGS='--run TestX' picks some
 	@scripts/setup.sh demo
 	@go run ./test/tally --tier 3 $(ARGS)
+
+bench: build ## the control plane at 0, 1 and 50 ms to the RDS, as a table and as .cache/bench.json
+	@mkdir -p .cache
+	@$(STATIC) -o bin/ ./test/bench
+	@bin/bench --json .cache/bench.json
 
 lint: bin/golangci-lint ## golangci-lint with the house rules
 	bin/golangci-lint run --allow-parallel-runners ./...
