@@ -33,7 +33,6 @@ type host struct {
 	onUnmount func(target string) error
 	onBind    func() error
 	onNumber  func(path string) // before the number of a node is read
-	isNodev   bool
 	mounts    int
 }
 
@@ -64,7 +63,7 @@ func newHost(t *testing.T) (*host, *Filesystem) {
 	f := New(Config{MountInfo: filepath.Join(h.dir, "mountinfo")})
 	f.system = system{
 		open: h.open, number: h.number, claimed: h.isClaimed, run: h.run, mount: h.mount, bind: h.bind, rebind: h.rebind,
-		unmount: h.unmount, mknod: h.mknod, nodev: func(string) (bool, error) { return h.isNodev, nil },
+		unmount: h.unmount,
 	}
 	return h, f
 }
@@ -132,22 +131,7 @@ func (h *host) number(path string) (major, minor uint32, err error) {
 	if d, ok := h.disks[path]; ok {
 		return d.major, d.minor, nil
 	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0, 0, err
-	}
-	_, err = fmt.Sscanf(string(b), "node %d:%d", &major, &minor)
-	if err != nil {
-		err = fmt.Errorf("%s is not a block device: %w", path, ErrWrongDevice)
-	}
-	return major, minor, err
-}
-
-func (h *host) mknod(path string, major, minor uint32) error {
-	if _, err := os.Lstat(path); err == nil {
-		return &os.PathError{Op: "mknod", Path: path, Err: fs.ErrExist}
-	}
-	return os.WriteFile(path, fmt.Appendf(nil, "node %d:%d", major, minor), 0o600)
+	return 0, 0, &os.PathError{Op: "lstat", Path: path, Err: fs.ErrNotExist}
 }
 
 func (h *host) isClaimed(path string) (bool, error) {

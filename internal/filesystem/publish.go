@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -124,69 +121,4 @@ func (f *Filesystem) settle(to string, source, there Mount, want mountOptions) e
 
 func (m Mount) same(o Mount) bool {
 	return m.Major == o.Major && m.Minor == o.Minor && m.Root == o.Root
-}
-
-// PublishDevice makes a raw block volume visible at target: a device node, not a
-// bind mount. Bind mounts out of /dev spread through shared mounts until a node
-// had 2048 of them and ran out of memory. Repeated, it changes nothing; a node
-// of another device is ErrWrongDevice, never taken for this one (B9).
-func (f *Filesystem) PublishDevice(ctx context.Context, dev Device, target string) error {
-	path, err := resolve(target)
-	if err != nil {
-		return fmt.Errorf("publish %s: %w", dev, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, bindLimit)
-	defer cancel()
-	if err := f.lanes.do(ctx, path, func() error { return f.node(dev, path) }); err != nil {
-		return fmt.Errorf("publish %s at %s: %w", dev, target, err)
-	}
-	return nil
-}
-
-func (f *Filesystem) node(dev Device, path string) error {
-	if err := f.still(dev); err != nil {
-		return err
-	}
-	if err := f.usable(path); err != nil {
-		return err
-	}
-	if err := f.system.mknod(path, dev.Major, dev.Minor); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%w: %w", ErrTarget, err)
-	}
-	major, minor, err := f.system.number(path)
-	if err != nil {
-		return err
-	}
-	if major != dev.Major || minor != dev.Minor {
-		return fmt.Errorf("%w: the node there is %d:%d", ErrWrongDevice, major, minor)
-	}
-	return nil
-}
-
-// usable: nothing is mounted at path, a device node works there, and the empty
-// file that some orchestrators make as a mount point is gone.
-func (f *Filesystem) usable(path string) error {
-	there, mounted, err := f.top(path)
-	if err != nil {
-		return err
-	}
-	if mounted {
-		return fmt.Errorf("%w: a %s is mounted there", ErrTarget, there.FSType)
-	}
-	dir := filepath.Dir(path)
-	off, err := f.system.nodev(dir)
-	if err != nil {
-		return err
-	}
-	if off {
-		return fmt.Errorf("%w: %s is mounted with nodev, device nodes do not work there", ErrTarget, dir)
-	}
-	info, err := os.Lstat(path)
-	if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
-		err = os.Remove(path)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }

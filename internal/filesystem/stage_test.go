@@ -316,6 +316,29 @@ func TestNothingBeginsAfterTheCallerLeft(t *testing.T) {
 	}
 }
 
+// The same, with the caller gone when blkid answers: the last look before mkfs.
+func TestMkfsDoesNotBeginAfterTheCallerLeft(t *testing.T) {
+	h, f := newHost(t)
+	_, dev := h.disk("nvme0n1", 1)
+	target := h.path("globalmount")
+	ctx, leave := context.WithCancel(t.Context())
+	h.onRun = func(context.Context, string) (result, error, bool) {
+		leave()
+		return result{code: 2}, nil, true
+	}
+	if err := f.Stage(ctx, dev, target, "ext4", nil); !errors.Is(err, ErrTimeout) {
+		t.Fatalf("%v", err)
+	}
+	done, err := f.lanes.enter(t.Context(), target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done()
+	if h.formats() != 0 || h.mounts != 0 {
+		t.Fatalf("%q, %d mounts", h.runs, h.mounts)
+	}
+}
+
 func damage(n int) func(int, mountCall) error {
 	return func(i int, m mountCall) error {
 		if i <= n {

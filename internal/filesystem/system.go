@@ -24,14 +24,12 @@ type system struct {
 	bind    func(from, to string) error
 	rebind  func(target string, flags uintptr) error
 	unmount func(target string) error
-	mknod   func(path string, major, minor uint32) error
-	nodev   func(dir string) (bool, error)
 }
 
 func linux() system {
 	return system{
 		open: openDevice, number: deviceNumber, claimed: claimed, run: run,
-		mount: mount, bind: bind, rebind: rebind, unmount: unmount, mknod: mknod, nodev: nodev,
+		mount: mount, bind: bind, rebind: rebind, unmount: unmount,
 	}
 }
 
@@ -146,20 +144,4 @@ type bounded struct{ strings.Builder }
 func (b *bounded) Write(p []byte) (int, error) {
 	_, _ = b.Builder.Write(p[:min(len(p), outputLimit-b.Len())])
 	return len(p), nil
-}
-
-func mknod(path string, major, minor uint32) error {
-	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(major, minor))); err != nil {
-		return &os.PathError{Op: "mknod", Path: path, Err: err}
-	}
-	return nil
-}
-
-// nodev: device nodes do not work below dir.
-func nodev(dir string) (bool, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return false, &os.PathError{Op: "statfs", Path: dir, Err: err}
-	}
-	return st.Flags&unix.ST_NODEV != 0, nil
 }

@@ -16,7 +16,7 @@ const (
 )
 
 // Unmount unmounts until nothing is mounted at target, then removes it if it is
-// an empty directory, an empty file or a device node; anything else stays and is
+// an empty directory or an empty file; anything else stays and is
 // logged. It never deletes recursively: the volume's own files went that way
 // (B2). Absent is success. It is never lazy, never forced, and looks only at the
 // mount table while something is mounted, so a dead filesystem does not stop it;
@@ -76,7 +76,7 @@ func (f *Filesystem) remove(ctx context.Context, path string) error {
 	}
 	mode := info.Mode()
 	switch {
-	case mode.IsDir(), mode.IsRegular() && info.Size() == 0, mode.Type() == fs.ModeDevice:
+	case mode.IsDir(), mode.IsRegular() && info.Size() == 0:
 		err = os.Remove(path) // of a directory: only if it is empty
 	default:
 		err = fmt.Errorf("it is %s of %d bytes", mode, info.Size())
