@@ -1,6 +1,7 @@
 package driver_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -269,9 +270,11 @@ func TestCallsForOneVolumeDoNotMeet_B16(t *testing.T) {
 		first <- err
 	}()
 	waitFor(t, func() bool { return s.rds.Calls(appliancetest.Create) == 1 })
-	_, err := s.CreateVolume(t.Context(), createRequest("pvc-1", gib))
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // without the lock these would wait for the first
+	defer cancel()
+	_, err := s.CreateVolume(ctx, createRequest("pvc-1", gib))
 	wants(t, err, codes.Aborted, "another operation")
-	_, err = s.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: "rds1/" + appliance.SlotFor(cluster, "pvc-1")})
+	_, err = s.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: "rds1/" + appliance.SlotFor(cluster, "pvc-1")})
 	wants(t, err, codes.Aborted, "DeleteVolume waits for CreateVolume")
 	_, err = s.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: "rds1/other"})
 	wants(t, err, codes.OK)

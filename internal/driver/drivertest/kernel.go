@@ -137,7 +137,7 @@ func (k *Kernel) StackAgain(path string) {
 	}
 }
 
-// Connect is the initiator's.
+// Connect is the initiator's; where the real one waits for a target that is away, this one gives up at once.
 func (k *Kernel) Connect(ctx context.Context, t nvme.Target, _ nvme.Options) (nvme.Namespace, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -145,6 +145,9 @@ func (k *Kernel) Connect(ctx context.Context, t nvme.Target, _ nvme.Options) (nv
 		return nvme.Namespace{}, err
 	}
 	if d, ok := k.devices[t.NQN]; ok {
+		if !d.live {
+			return nvme.Namespace{}, fmt.Errorf("%s: %w: %w", t.NQN, nvme.ErrTimeout, nvme.ErrNotLive)
+		}
 		return d.namespace(t.NQN), nil
 	}
 	size, ok := k.Target(t.NQN)
