@@ -7,7 +7,7 @@
 //
 // The command sees /bin/sh, the file-system tools of this host, the kernel's NVMe/TCP initiator and target, and the
 // files given. Its output appears here as it is printed, its exit status becomes this program's; 125 means that the
-// guest itself failed.
+// guest itself failed. KVM is used where it works; GUEST_ACCEL=tcg keeps it from being tried.
 package main
 
 import (

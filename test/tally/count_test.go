@@ -87,6 +87,7 @@ func TestTable(t *testing.T) {
 		{"a failure", tier{counts: counts{passed: 7, failed: 1}}, false, "7 passed, 1 failed", ""},
 		{"a skip fails the run", tier{counts: counts{passed: 7, skipped: 2}}, false, "7 passed, 2 failed", "skipped test"},
 		{"an empty tier fails the run", tier{number: 3}, false, "0 passed, 1 failed", "no test ran in tier 3"},
+		{"a fault beside a failure counts once", tier{counts: counts{failed: 1}, faults: []string{"status 125"}}, false, "0 passed, 1 failed", "status 125"},
 		{"a guest that died", tier{counts: counts{passed: 7}, faults: []string{"status 125"}}, false, "7 passed, 1 failed", "status 125"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

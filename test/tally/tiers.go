@@ -108,7 +108,9 @@ func table(w io.Writer, tiers []*tier) (good bool, err error) {
 	for _, t := range tiers {
 		fmt.Fprintf(&text, "%d  %-45s %9d %7d %7d %8d\n", t.number, t.name, t.packages, t.counts.passed, t.counts.failed, t.counts.skipped)
 		all.add(t.counts)
-		faults += len(t.faults)
+		if t.counts.failed == 0 { // else it is the same failure, counted already
+			faults += len(t.faults)
+		}
 	}
 	for _, t := range tiers {
 		for _, fault := range t.faults {
