@@ -16,8 +16,9 @@
 //
 // Another node is ahead when one of its VolumeAttachments of V says attached, or
 // was made before N's, or so close to it that API servers with different clocks
-// could have stamped the two in the wrong order (Options.ClockSkew). Only
-// attached ones are ahead of an N whose own already says attached.
+// could have stamped the two in the wrong order (Options.ClockSkew). Such a tie
+// is broken when we saw N's arrive before the other's. Only attached ones are
+// ahead of an N whose own already says attached.
 //
 // Another node holds V when one of its VolumeAttachments says attached, or when
 // this process admitted it (an intent).
@@ -27,7 +28,7 @@
 // way, attached or not, is in the way until it is gone. Refusing is recoverable,
 // two writers are not.
 //
-// # Why a restart changes no answer
+// # Why a restart admits nobody new
 //
 // An intent is the memory of an admission that no VolumeAttachment confirms yet;
 // a restart loses it. It loses no answer, because a VolumeAttachment exists
@@ -41,11 +42,21 @@
 //     within the skew: B is refused, by this process or by the next, whatever
 //     became of the intents.
 //   - A's publish may have been admitted before B's was visible, or is admitted
-//     now because B's is younger and not attached. It cannot be attached, nor
-//     admitted, as just shown.
+//     now because B's is younger, or arrived later, and is not attached. B cannot
+//     be attached, nor admitted, as just shown.
+//
+// The order of arrival is part of that: we see a VolumeAttachment for the first
+// time after another one, by an event or in a later list, only if it was written
+// after it. So in no process does B's arrive before A's; in one that finds both
+// in its first list they tie, and it refuses both. Arrival thus only ever lets A
+// be admitted, the one written first, and never B. It is what keeps A admitted
+// when its publish has to be repeated (the RDS was down) and Kubernetes, which
+// counts only attached ones, makes B's within the skew. A restart forgets it:
+// then A may be refused like B until one of the two is deleted. The other way
+// round there is nothing: what a process refuses, its successor refuses.
 //
 // With two nodes allowed the same holds for the third: of three, the one
-// written last sees both others ahead. So every admission is a function of the
+// written last sees both others ahead. So every refusal is a function of the
 // VolumeAttachments alone. Intents repeat what those say, in case a clock is
 // further off than allowed; as long as none is, they refuse nothing by
 // themselves. When an admitted VolumeAttachment is gone its intent is gone too,

@@ -12,7 +12,8 @@ var (
 	ErrUnknown = errors.New("attachments are not known yet")
 	// ErrNotSeen says that no VolumeAttachment that asks for this volume on this
 	// node is visible yet, so older rivals may be invisible too. The caller answers
-	// Unavailable and is asked again.
+	// NotFound, as CSI does for a volume or node that is not there; external-attacher
+	// asks again after that as after any other error.
 	ErrNotSeen = errors.New("no VolumeAttachment asks for it yet")
 )
 

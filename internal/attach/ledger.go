@@ -32,6 +32,7 @@ type Ledger struct {
 
 	mu       sync.Mutex
 	known    bool
+	arrivals int // events and lists so far
 	volumes  map[string]*volume
 	byUID    map[string]string // UID of a VolumeAttachment -> its volume
 	attached int
@@ -62,10 +63,15 @@ func Standalone() *Ledger {
 func (l *Ledger) Replace(list []Attachment) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.arrivals++
+	now := make([]held, 0, len(list))
+	for _, a := range list {
+		now = append(now, l.remember(a))
+	}
 	old := l.volumes
 	l.volumes, l.byUID, l.attached = make(map[string]*volume, len(list)), make(map[string]string, len(list)), 0
-	for _, a := range list {
-		l.put(held{Attachment: a, spent: look(old, a.Volume).isSpent(a.UID)})
+	for _, h := range now {
+		l.put(h)
 	}
 	for handle, v := range old {
 		look(l.volumes, handle).inherit(v.intents)
@@ -78,7 +84,8 @@ func (l *Ledger) Replace(list []Attachment) {
 func (l *Ledger) Upsert(a Attachment) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.put(held{Attachment: a, spent: look(l.volumes, a.Volume).isSpent(a.UID)})
+	l.arrivals++
+	l.put(l.remember(a))
 	l.publishCount()
 }
 
@@ -92,7 +99,8 @@ func (l *Ledger) Remove(uid string) {
 
 // Publish decides whether the volume may go to the node. On nil the admission
 // is recorded until Unpublish, Abandon or the end of the VolumeAttachment.
-// Asked again for what it admitted, it admits again.
+// Asked again for what it admitted, it admits again, as long as no clock is
+// further off than Options.ClockSkew.
 func (l *Ledger) Publish(volume, node string, mode Mode) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -175,6 +183,17 @@ func (l *Ledger) at(handle string) *volume {
 		l.volumes[handle] = v
 	}
 	return v
+}
+
+// remember joins what the API server says with what this ledger knew of the
+// VolumeAttachment, under whichever volume.
+func (l *Ledger) remember(a Attachment) held {
+	h := held{Attachment: a, arrival: l.arrivals}
+	v := look(l.volumes, l.byUID[a.UID])
+	if i := v.find(a.UID); i >= 0 {
+		h.arrival, h.spent = v.held[i].arrival, v.held[i].spent
+	}
+	return h
 }
 
 // put adds or replaces one VolumeAttachment.

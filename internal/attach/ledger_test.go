@@ -231,6 +231,43 @@ func TestIntentBlocksUntilUnpublishedOrGone(t *testing.T) {
 	}
 }
 
+// The RDS fails after A was admitted, and Kubernetes, which counts only attached
+// VolumeAttachments, makes one for B within the clock skew. A must go on.
+func TestAdmittedIsAdmittedAgainWhenARivalTies(t *testing.T) {
+	l := rebuilt()
+	a, b := waiting("1", "v", "a", 100), waiting("2", "v", "b", 98) // by another clock
+	l.Upsert(a)
+	wantPublish(t, l, "v", "a", attach.SingleNode, "ok") // then Export answers Unavailable
+	l.Upsert(b)
+	wantPublish(t, l, "v", "b", attach.SingleNode, "conflict with a")
+	wantPublish(t, l, "v", "a", attach.SingleNode, "ok")
+	l.Replace([]attach.Attachment{b, a})
+	l.Upsert(a)
+	wantPublish(t, l, "v", "b", attach.SingleNode, "conflict with a")
+	wantPublish(t, l, "v", "a", attach.SingleNode, "ok")
+	again := rebuilt(b, a) // the order is forgotten: neither may pass for the first
+	wantPublish(t, again, "v", "b", attach.SingleNode, "conflict with a")
+	wantPublish(t, again, "v", "a", attach.SingleNode, "conflict with b")
+}
+
+// A tie without any admission goes to the one that was written first, and the
+// order of arrival survives that a volume is resolved late.
+func TestArrivalBreaksTies(t *testing.T) {
+	l := rebuilt()
+	l.Upsert(waiting("1", "persistentvolume:pv", "a", 100))
+	l.Upsert(waiting("2", "persistentvolume:pv", "b", 95))
+	l.Upsert(waiting("2", "v", "b", 95))
+	l.Upsert(waiting("1", "v", "a", 100))
+	wantPublish(t, l, "v", "b", attach.SingleNode, "conflict with a")
+	wantPublish(t, l, "v", "a", attach.SingleNode, "ok")
+	l.Replace([]attach.Attachment{waiting("3", "w", "a", 100), waiting("4", "w", "b", 100)})
+	wantPublish(t, l, "w", "a", attach.SingleNode, "conflict with b")
+	wantPublish(t, l, "w", "b", attach.SingleNode, "conflict with a")
+	l.Replace([]attach.Attachment{waiting("5", "w", "c", 100), waiting("4", "w", "b", 100)})
+	wantPublish(t, l, "w", "c", attach.SingleNode, "conflict with b")
+	wantPublish(t, l, "w", "b", attach.SingleNode, "ok")
+}
+
 // While the watch lags, the predecessor of the VolumeAttachment that asks may
 // still be visible. It must not pass for the one that is meant.
 func TestUnpublishedAttachmentGivesNoRightAgain(t *testing.T) {

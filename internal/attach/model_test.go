@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,8 +20,13 @@ import (
 //   - at most one node (two for MultiNode) is admitted: publish said yes, and
 //     neither was it unpublished nor is its VolumeAttachment gone;
 //   - the number is that of the log as far as it was seen; unknown before;
+//   - what was admitted is admitted again, as long as the process lives;
 //   - a restarted ledger that has seen all gives the same answer for every pair
-//     as the one before it.
+//     as the one before it, except that it may refuse what the other admitted
+//     when VolumeAttachments were made within the skew: the order in which they
+//     arrived is forgotten;
+//   - when all is seen, a free volume is admitted to as many of those who want it
+//     as may have it, if these were made further apart than the skew.
 
 const modelSkew = 10 * time.Second
 
@@ -267,7 +273,54 @@ func (m *model) list(t *rapid.T, upTo int) {
 	m.ledger.Replace(rapid.Permutation(list).Draw(t, "list order"))
 }
 
-// Restart loses the process's memory; every answer must stay the same.
+// Settle: all is seen, and nobody does anything any more.
+func (m *model) Settle(t *rapid.T) {
+	if !m.synced {
+		return
+	}
+	m.Flush(t)
+	for volume, mode := range m.volumes {
+		wanted, admitted, free := 0, 0, true
+		for _, r := range m.sorted() {
+			if r.Volume != volume {
+				continue
+			}
+			free = free && !r.Deleting && !m.tied(r)
+			wanted++
+			if m.ledger.decide(volume, r.Node, mode) == nil {
+				admitted++
+			}
+		}
+		if want := min(wanted, mode.limit()); free && admitted != want {
+			t.Fatalf("%s is wanted by %d nodes and admitted to %d, want %d", volume, wanted, admitted, want)
+		}
+	}
+}
+
+func (m *model) sorted() []*record {
+	return slices.SortedFunc(maps.Values(m.api), func(a, b *record) int { return strings.Compare(a.UID, b.UID) })
+}
+
+// tied says whether a rival was made so close to r that clocks cannot order them.
+func (m *model) tied(r *record) bool {
+	for _, other := range m.api {
+		apart := other.Created.Sub(r.Created).Abs()
+		if other.Volume == r.Volume && other.Node != r.Node && apart <= modelSkew {
+			return true
+		}
+	}
+	return false
+}
+
+// same says whether a restart may turn one answer into the other.
+func (m *model) same(pair, before, after string) bool {
+	if r := m.api[pair]; r != nil && m.tied(r) {
+		return strings.HasPrefix(after, "refused") && (before == "admitted" || strings.HasPrefix(before, "refused")) || before == after
+	}
+	return before == after
+}
+
+// Restart loses the process's memory; nothing that was refused may be admitted.
 func (m *model) Restart(t *rapid.T) {
 	if !m.synced {
 		return
@@ -283,7 +336,7 @@ func (m *model) Restart(t *rapid.T) {
 	for volume, mode := range m.volumes {
 		for _, node := range m.nodes {
 			before, after := kind(old.decide(volume, node, mode)), kind(m.ledger.decide(volume, node, mode))
-			if before != after {
+			if !m.same(volume+"@"+node, before, after) {
 				t.Fatalf("%s to %s: %s before the restart, %s after it", volume, node, before, after)
 			}
 		}
@@ -309,6 +362,16 @@ func (m *model) Check(t *rapid.T) {
 		volume := m.api[pair].Volume
 		if admitted[volume]++; admitted[volume] > m.volumes[volume].limit() {
 			t.Fatalf("%s is admitted to too many nodes: %v", volume, slices.Sorted(maps.Keys(m.yes)))
+		}
+	}
+	for handle, v := range m.ledger.volumes {
+		for _, node := range v.intents {
+			if _, seen := v.right(node); !seen || !m.synced {
+				continue
+			}
+			if err := m.ledger.decide(handle, node, m.volumes[handle]); err != nil {
+				t.Fatalf("admitted before, and now: %v", err)
+			}
 		}
 	}
 	n, known := m.ledger.Volumes()
@@ -337,7 +400,7 @@ func TestModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"": m.Check, "create": m.Create, "publish": m.Publish, "publish again": m.Publish, "delete": m.Delete,
 			"unpublish": m.Unpublish, "detach": m.Detach, "by hand": m.ByHand, "deliver": m.Deliver, "flush": m.Flush,
-			"relist": m.Relist, "sync": m.Sync, "restart": m.Restart,
+			"relist": m.Relist, "sync": m.Sync, "restart": m.Restart, "settle": m.Settle,
 		})
 	})
 }

@@ -9,7 +9,8 @@ import (
 // held is one VolumeAttachment as the ledger keeps it.
 type held struct {
 	Attachment
-	spent bool // an unpublish of its pair was asked since it was first seen
+	arrival int  // with which event or list it was first seen: those of one list share it
+	spent   bool // an unpublish of its pair was asked since it was first seen
 }
 
 // volume is what is known of one volume. There are one or two entries in each
@@ -29,11 +30,6 @@ func look(volumes map[string]*volume, handle string) *volume {
 
 func (v *volume) find(uid string) int {
 	return slices.IndexFunc(v.held, func(h held) bool { return h.UID == uid })
-}
-
-func (v *volume) isSpent(uid string) bool {
-	i := v.find(uid)
-	return i >= 0 && v.held[i].spent
 }
 
 func (v *volume) put(h held) {
@@ -161,6 +157,8 @@ func (h held) blocks(own held, skew time.Duration) (reason string, yes bool) {
 		return "", false // own was admitted before h could be
 	case h.Created.After(own.Created.Add(skew)):
 		return "", false // younger for certain: it is refused because of own
+	case h.arrival > own.arrival && !own.Created.After(h.Created.Add(skew)):
+		return "", false // a tie by the clocks, but it was written later
 	default:
 		return "VolumeAttachment " + h.Name + " asked first or at the same time", true
 	}
