@@ -234,6 +234,43 @@ func TestVolumeGoneKeepsItsHandle(t *testing.T) {
 	})
 }
 
+// The PersistentVolume was deleted by force while a node has the volume. A new
+// process never sees it, and must protect the volume all the same.
+func TestVolumeGoneBeforeTheRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		va := c.newAttachment("pv-gone", "a")
+		va.Status.Attached = true
+		va.Status.AttachmentMetadata = map[string]string{"nqn": "nqn.2000-02.com.mikrotik:v1"}
+		va = c.create(va)
+		late := c.attachment("pv-late", "b", false) // neither attached nor known yet
+		l, stop := c.run()
+		defer stop()
+		wantInUse(t, l, "rds1/v1", "a")
+		wantCount(t, l, 1)
+		c.attachment("pv-gone", "c", false)
+		wantInUse(t, l, "rds1/v1", "a")
+
+		va.Status.AttachmentMetadata = nil // as the attacher does when it detaches
+		c.update(va)
+		wantInUse(t, l, "rds1/v1", "a")
+		late.Status.AttachmentMetadata = map[string]string{"nqn": "nqn.2000-02.com.mikrotik:v2"}
+		c.update(late)
+		wantInUse(t, l, "rds1/v2", "b")
+		c.volume("pv-late", "rds2/v2") // what the PersistentVolume says goes before
+		wantInUse(t, l, "rds1/v2")
+		wantInUse(t, l, "rds2/v2", "b")
+	})
+}
+
+func wantInUse(t *testing.T, l *attach.Ledger, volume string, want ...string) {
+	t.Helper()
+	synctest.Wait()
+	if got, err := l.InUse(volume); !slices.Equal(got, want) || err != nil {
+		t.Errorf("InUse(%s) = %v, %v; want %v", volume, got, err, want)
+	}
+}
+
 func TestInlineVolumeSpec(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)

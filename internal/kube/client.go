@@ -44,6 +44,11 @@ type Config struct {
 	DriverName string                     // our name in spec.attacher and spec.csi.driver
 	Normalize  func(handle string) string // one spelling per volume; nil keeps handles as they are
 	Logger     *slog.Logger
+
+	// Resolve reads the volume's handle out of what ControllerPublishVolume answered
+	// (status.attachmentMetadata). It is asked when the PersistentVolume is gone and
+	// was never seen. Nil: such a volume is counted by its PersistentVolume's name.
+	Resolve func(metadata map[string]string) (handle string, ok bool)
 }
 
 // Client talks to one API server.
@@ -69,6 +74,9 @@ func New(cfg Config) (*Client, error) {
 func NewFor(api kubernetes.Interface, cfg Config) *Client {
 	if cfg.Normalize == nil {
 		cfg.Normalize = func(handle string) string { return handle }
+	}
+	if cfg.Resolve == nil {
+		cfg.Resolve = func(map[string]string) (string, bool) { return "", false }
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

@@ -109,8 +109,13 @@ func gone() *metav1.Status {
 
 func (c *cluster) client() *kube.Client {
 	return kube.NewFor(c.api, kube.Config{
-		DriverName: driver, Normalize: normalize, Logger: slog.New(c.logs),
+		DriverName: driver, Normalize: normalize, Resolve: resolve, Logger: slog.New(c.logs),
 	})
+}
+
+// resolve reads the slot out of the metadata, bare as it is.
+func resolve(metadata map[string]string) (string, bool) {
+	return strings.CutPrefix(metadata["nqn"], "nqn.2000-02.com.mikrotik:")
 }
 
 // normalize writes a bare slot as one of the default RDS.

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"log/slog"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,7 +19,8 @@ const unresolvedPrefix = "persistentvolume:"
 // PersistentVolume, which may become known later, or be gone already.
 type wish struct {
 	attach.Attachment
-	pv string // empty: the handle stands in the VolumeAttachment itself
+	pv       string // empty: the handle stands in the VolumeAttachment itself
+	resolved string // the handle by its own metadata, for when the PersistentVolume is gone; may be empty
 }
 
 // feed joins the two watches. Events of one watch come in order; between the
@@ -26,6 +28,7 @@ type wish struct {
 type feed struct {
 	driver    string
 	normalize func(string) string
+	byContext func(map[string]string) (string, bool)
 	logger    *slog.Logger
 	ledger    Ledger
 	synced    func()
@@ -42,7 +45,7 @@ func newFeed(cfg Config, ledger Ledger, synced func()) *feed {
 		synced = func() {}
 	}
 	return &feed{
-		driver: cfg.DriverName, normalize: cfg.Normalize, logger: cfg.Logger,
+		driver: cfg.DriverName, normalize: cfg.Normalize, byContext: cfg.Resolve, logger: cfg.Logger,
 		ledger: ledger, synced: synced, unresolved: map[string]bool{},
 	}
 }
@@ -84,7 +87,7 @@ func (f *feed) replaceVolumes(list []*corev1.PersistentVolume) {
 	f.mu.Lock()
 	f.handles = handles
 	for name, w := range f.wishes {
-		w.Volume = f.resolve(w.pv, w.Volume)
+		w.Volume = f.resolve(w, w.Volume)
 		f.wishes[name] = w
 	}
 	first := f.replaceLedger()
@@ -157,7 +160,10 @@ func (f *feed) wish(va *storagev1.VolumeAttachment, before map[string]wish) wish
 	if old, ok := before[va.Name]; ok && old.UID == w.UID {
 		known = old.Volume
 	}
-	w.Volume = f.resolve(w.pv, known)
+	if handle, ok := f.byContext(va.Status.AttachmentMetadata); ok {
+		w.resolved = f.normalize(handle)
+	}
+	w.Volume = f.resolve(w, known)
 	return w
 }
 
@@ -169,14 +175,20 @@ func (f *feed) handle(spec *corev1.PersistentVolumeSpec) (handle string, ours bo
 	return f.normalize(spec.CSI.VolumeHandle), true
 }
 
-// resolve finds the handle of a PersistentVolume: as it is now, else as it was
-// known, else a stand-in, so that its attachment is counted and not dropped.
-func (f *feed) resolve(pv, known string) string {
-	if handle, ok := f.handles[pv]; ok {
+// resolve finds the handle behind a wish: as its PersistentVolume says now, else
+// as it was known, else as its own metadata says, so that a volume whose
+// PersistentVolume went stays protected when this process is not the one that saw
+// it. Else a stand-in, so that the attachment is counted and not dropped.
+func (f *feed) resolve(w wish, known string) string {
+	handle, ok := f.handles[w.pv]
+	switch {
+	case ok:
 		return handle
-	}
-	if known != "" {
+	case known != "" && !strings.HasPrefix(known, unresolvedPrefix):
 		return known
+	case w.resolved != "":
+		return w.resolved
+	default:
+		return unresolvedPrefix + w.pv
 	}
-	return unresolvedPrefix + pv
 }
