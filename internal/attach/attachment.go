@@ -13,6 +13,8 @@ type Attachment struct {
 	Attached bool      // status.attached
 	Deleting bool      // a deletion timestamp is set: detach is asked for
 	Created  time.Time // creation timestamp, whole seconds of the API server's clock
+
+	AttachError string // status.attachError.message: the answer to the last publish that failed
 }
 
 // Mode says on how many nodes a volume may be at once.

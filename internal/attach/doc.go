@@ -53,7 +53,8 @@
 // when its publish has to be repeated (the RDS was down) and Kubernetes, which
 // counts only attached ones, makes B's within the skew. A restart forgets it:
 // then A may be refused like B until one of the two is deleted. The other way
-// round there is nothing: what a process refuses, its successor refuses.
+// round there is nothing: what a process refuses because of others, its successor
+// refuses.
 //
 // With two nodes allowed the same holds for the third: of three, the one
 // written last sees both others ahead. So every refusal is a function of the
@@ -67,6 +68,19 @@
 // one of its predecessor, which is deleted but which we still see. Therefore an
 // unpublish spends the VolumeAttachments of that pair that we see (rule 2), and
 // one with a deletion timestamp, which every restart sees too, gives no right.
+//
+// That may spend too much: an attacher that repeats a detach from a stale cache
+// spends the successor, and a late event or list without a deletion timestamp
+// proves nothing, it may be older than the unpublish. So the refusal that follows
+// carries a mark of the unpublish, which nobody knew before it. external-attacher
+// writes the refusal into status.attachError [S]. When the mark comes back in a
+// VolumeAttachment without a deletion timestamp, that one was written after the
+// unpublish, and cannot be what it was for: the attacher detaches only what has
+// the timestamp already, and none is ever taken away. It has its right again,
+// until the next unpublish. An attacher that writes no errors leaves it refused
+// until a restart or its deletion; that is the one answer that a restart turns
+// from refused to admitted, and then by a consistent read.
+//
 // What remains is a VolumeAttachment that goes without any unpublish (its
 // finalizer was removed by hand, or it was deleted before the attacher saw it)
 // and is made again for the same node, beside one for another node, all while

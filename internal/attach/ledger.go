@@ -1,6 +1,7 @@
 package attach
 
 import (
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"sync"
@@ -28,11 +29,13 @@ type Options struct {
 type Ledger struct {
 	skew       time.Duration
 	standalone bool
+	name       string       // of this ledger, unlike that of any other process
 	count      atomic.Int64 // volumes with an attached VolumeAttachment, or unknown
 
 	mu       sync.Mutex
 	known    bool
 	arrivals int // events and lists so far
+	ended    int // unpublishes so far
 	volumes  map[string]*volume
 	byUID    map[string]string // UID of a VolumeAttachment -> its volume
 	attached int
@@ -41,7 +44,7 @@ type Ledger struct {
 // NewLedger makes a ledger that knows nothing, and admits nothing, until the
 // first Replace.
 func NewLedger(o Options) *Ledger {
-	l := &Ledger{skew: o.ClockSkew, volumes: map[string]*volume{}, byUID: map[string]string{}}
+	l := &Ledger{skew: o.ClockSkew, name: rand.Text()[:12], volumes: map[string]*volume{}, byUID: map[string]string{}}
 	if l.skew <= 0 {
 		l.skew = defaultClockSkew
 	}
@@ -124,7 +127,8 @@ func (l *Ledger) Abandon(volume, node string) {
 func (l *Ledger) Unpublish(volume, node string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	look(l.volumes, volume).spend(node)
+	l.ended++
+	look(l.volumes, volume).spend(node, l.ended)
 	l.release(volume, node)
 }
 
@@ -163,8 +167,7 @@ func (l *Ledger) decide(volume, node string, mode Mode) error {
 	v := look(l.volumes, volume)
 	own, seen := v.right(node)
 	if !seen && !l.standalone {
-		return fmt.Errorf("volume %s to node %s: %w: ask again; "+
-			"if it never comes, the driver's node id is not the name of the Kubernetes node", volume, node, ErrNotSeen)
+		return l.notSeen(volume, node, v.spent(node))
 	}
 	if rivals := v.ahead(own, l.skew); len(rivals) >= mode.limit() {
 		return conflict(volume, node, rivals)
@@ -174,6 +177,20 @@ func (l *Ledger) decide(volume, node string, mode Mode) error {
 	}
 	return nil
 }
+
+// notSeen asks to ask again. When an unpublish is the reason, the answer carries
+// its mark: it comes back in the VolumeAttachment that asked.
+func (l *Ledger) notSeen(volume, node string, unpublish int) error {
+	if unpublish > 0 {
+		return fmt.Errorf("volume %s to node %s: %w: the one that is seen was detached %s: ask again",
+			volume, node, ErrNotSeen, l.mark(unpublish))
+	}
+	return fmt.Errorf("volume %s to node %s: %w: ask again; "+
+		"if it never comes, the driver's node id is not the name of the Kubernetes node", volume, node, ErrNotSeen)
+}
+
+// mark names an unpublish; no other one, of this process or another, has it.
+func (l *Ledger) mark(unpublish int) string { return fmt.Sprintf("[%s/%d]", l.name, unpublish) }
 
 // at is the volume's entry, made when missing.
 func (l *Ledger) at(handle string) *volume {
@@ -192,6 +209,9 @@ func (l *Ledger) remember(a Attachment) held {
 	v := look(l.volumes, l.byUID[a.UID])
 	if i := v.find(a.UID); i >= 0 {
 		h.arrival, h.spent = v.held[i].arrival, v.held[i].spent
+	}
+	if h.spent > 0 && h.outlived(l.mark(h.spent)) {
+		h.spent = 0
 	}
 	return h
 }

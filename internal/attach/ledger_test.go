@@ -282,6 +282,37 @@ func TestUnpublishedAttachmentGivesNoRightAgain(t *testing.T) {
 	wantPublish(t, l, "v", "a", attach.SingleNode, "ok")
 }
 
+// An attacher repeats a detach from a stale cache, when the VolumeAttachment was
+// made again and seen. Only what was written after that shows that it lives on.
+func TestLateUnpublishSpendsNotForEver(t *testing.T) {
+	l := rebuilt(attached("1", "v", "a", 0))
+	l.Unpublish("v", "a")
+	l.Remove("1")
+	made := waiting("2", "v", "a", 60)
+	l.Upsert(made)
+	l.Unpublish("v", "a") // late, and meant for the first
+	refused := l.Publish("v", "a", attach.SingleNode)
+	if !errors.Is(refused, attach.ErrNotSeen) {
+		t.Fatalf("Publish right after = %v", refused)
+	}
+	l.Upsert(made) // this may be older than the unpublish
+	wantPublish(t, l, "v", "a", attach.SingleNode, "not seen")
+	made.AttachError = "rpc error: code = NotFound desc = " + refused.Error()
+	l.Upsert(deleting(made))
+	wantPublish(t, l, "v", "a", attach.SingleNode, "not seen")
+	l.Upsert(made)
+	wantPublish(t, l, "v", "a", attach.SingleNode, "ok")
+
+	l.Unpublish("v", "a") // a second one is not answered for by the mark of the first
+	l.Upsert(made)
+	wantPublish(t, l, "v", "a", attach.SingleNode, "not seen")
+	next := rebuilt(made) // nor is the same one of another process
+	next.Unpublish("v", "nobody")
+	next.Unpublish("v", "a")
+	next.Upsert(made)
+	wantPublish(t, next, "v", "a", attach.SingleNode, "not seen")
+}
+
 func TestInUseAndNodes(t *testing.T) {
 	l := rebuilt(attached("1", "v", "b", 0), waiting("2", "v", "a", 0), attached("3", "w", "c", 0))
 	got, err := l.InUse("v")

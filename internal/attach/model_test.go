@@ -24,7 +24,8 @@ import (
 //   - a restarted ledger that has seen all gives the same answer for every pair
 //     as the one before it, except that it may refuse what the other admitted
 //     when VolumeAttachments were made within the skew: the order in which they
-//     arrived is forgotten;
+//     arrived is forgotten; and that it does not know of an unpublish that came
+//     late, and was meant for a predecessor;
 //   - when all is seen, a free volume is admitted to as many of those who want it
 //     as may have it, if these were made further apart than the skew.
 
@@ -35,6 +36,7 @@ type record struct {
 	Attachment
 	touched     bool // the attacher has put its finalizer
 	unpublished bool // the attacher has begun to detach
+	late        bool // an unpublish of its predecessor came again
 }
 
 func (r *record) pair() string { return r.Volume + "@" + r.Node }
@@ -55,6 +57,7 @@ type model struct {
 	seen    int // entries of the log that the ledger has seen
 	view    map[string]Attachment
 	yes     map[string]bool // admitted pairs
+	ended   map[string]bool // pairs that were unpublished at some time
 	volumes map[string]Mode
 	nodes   []string
 }
@@ -63,7 +66,7 @@ type model struct {
 // wrong.
 func newModel(t *rapid.T) *model {
 	m := &model{
-		now: time.Unix(1_000_000, 0), api: map[string]*record{}, yes: map[string]bool{},
+		now: time.Unix(1_000_000, 0), api: map[string]*record{}, yes: map[string]bool{}, ended: map[string]bool{},
 		view:  map[string]Attachment{},
 		nodes: []string{"a", "b", "c"}[:rapid.IntRange(2, 3).Draw(t, "nodes")],
 		volumes: rapid.SampledFrom([]map[string]Mode{
@@ -123,6 +126,7 @@ func (m *model) Publish(t *rapid.T) {
 		t.Fatalf("unknown ledger answered %v", err)
 	}
 	if err != nil {
+		m.complain(t, r, err)
 		return
 	}
 	was := m.yes[r.pair()]
@@ -138,6 +142,22 @@ func (m *model) Publish(t *rapid.T) {
 			m.ledger.Abandon(r.Volume, r.Node)
 			delete(m.yes, r.pair())
 		}
+	}
+}
+
+// complain: the attacher writes the answer down, by the name: into what is there.
+func (m *model) complain(t *rapid.T, r *record, err error) {
+	if rapid.Bool().Draw(t, "attachError") {
+		r.AttachError = err.Error()
+		m.write(r)
+	}
+}
+
+// LateUnpublish repeats a detach whose VolumeAttachment is gone, and was made again.
+func (m *model) LateUnpublish(t *rapid.T) {
+	if r := m.pick(t, func(r *record) bool { return m.ended[r.pair()] && !r.unpublished }); r != nil {
+		r.late = true
+		m.ledger.Unpublish(r.Volume, r.Node)
 	}
 }
 
@@ -175,7 +195,7 @@ func (m *model) unpublish(r *record) {
 	if !r.unpublished {
 		m.seeUntil(func() bool { _, ok := m.view[r.UID]; return ok })
 	}
-	r.unpublished = true
+	r.unpublished, m.ended[r.pair()] = true, true
 	m.ledger.Unpublish(r.Volume, r.Node)
 	delete(m.yes, r.pair())
 }
@@ -279,6 +299,7 @@ func (m *model) Settle(t *rapid.T) {
 		return
 	}
 	m.Flush(t)
+	m.retryAll(t)
 	for volume, mode := range m.volumes {
 		wanted, admitted, free := 0, 0, true
 		for _, r := range m.sorted() {
@@ -295,6 +316,17 @@ func (m *model) Settle(t *rapid.T) {
 			t.Fatalf("%s is wanted by %d nodes and admitted to %d, want %d", volume, wanted, admitted, want)
 		}
 	}
+}
+
+// retryAll: the attacher asks for all, and what it writes down is seen.
+func (m *model) retryAll(t *rapid.T) {
+	for _, r := range m.sorted() {
+		if err := m.ledger.decide(r.Volume, r.Node, m.volumes[r.Volume]); errors.Is(err, ErrNotSeen) {
+			r.AttachError = err.Error()
+			m.write(r)
+		}
+	}
+	m.Flush(t)
 }
 
 func (m *model) sorted() []*record {
@@ -314,7 +346,11 @@ func (m *model) tied(r *record) bool {
 
 // same says whether a restart may turn one answer into the other.
 func (m *model) same(pair, before, after string) bool {
-	if r := m.api[pair]; r != nil && m.tied(r) {
+	r := m.api[pair]
+	if r != nil && r.late && before == ErrNotSeen.Error() {
+		return true
+	}
+	if r != nil && m.tied(r) {
 		return strings.HasPrefix(after, "refused") && (before == "admitted" || strings.HasPrefix(before, "refused")) || before == after
 	}
 	return before == after
@@ -401,6 +437,7 @@ func TestModel(t *testing.T) {
 			"": m.Check, "create": m.Create, "publish": m.Publish, "publish again": m.Publish, "delete": m.Delete,
 			"unpublish": m.Unpublish, "detach": m.Detach, "by hand": m.ByHand, "deliver": m.Deliver, "flush": m.Flush,
 			"relist": m.Relist, "sync": m.Sync, "restart": m.Restart, "settle": m.Settle,
+			"late unpublish": m.LateUnpublish,
 		})
 	})
 }

@@ -9,8 +9,14 @@ import (
 // held is one VolumeAttachment as the ledger keeps it.
 type held struct {
 	Attachment
-	arrival int  // with which event or list it was first seen: those of one list share it
-	spent   bool // an unpublish of its pair was asked since it was first seen
+	arrival int // with which event or list it was first seen: those of one list share it
+	spent   int // the last unpublish of its pair since it was first seen, or 0
+}
+
+// outlived says whether h was written after the unpublish with that mark, and not
+// to be deleted: what the unpublish was for had its deletion timestamp before.
+func (h held) outlived(mark string) bool {
+	return !h.Deleting && strings.Contains(h.AttachError, mark)
 }
 
 // volume is what is known of one volume. There are one or two entries in each
@@ -86,20 +92,32 @@ func (v *volume) release(node string) {
 	v.intents = slices.DeleteFunc(v.intents, func(n string) bool { return node == "" || n == node })
 }
 
-// spend marks what is seen of the node, or of all nodes.
-func (v *volume) spend(node string) {
+// spend marks what is seen of the node, or of all nodes, by the number of the
+// unpublish.
+func (v *volume) spend(node string, unpublish int) {
 	for i := range v.held {
 		if node == "" || v.held[i].Node == node {
-			v.held[i].spent = true
+			v.held[i].spent = unpublish
 		}
 	}
+}
+
+// spent is the last unpublish that spent a VolumeAttachment of the node, or 0.
+func (v *volume) spent(node string) int {
+	last := 0
+	for _, h := range v.held {
+		if h.Node == node {
+			last = max(last, h.spent)
+		}
+	}
+	return last
 }
 
 // right is the node's own VolumeAttachment that asks for the volume. Of several
 // (only hands make a second one) the youngest speaks, for it yields to most.
 func (v *volume) right(node string) (own held, ok bool) {
 	for _, h := range v.held {
-		if h.Node != node || h.Deleting || h.spent {
+		if h.Node != node || h.Deleting || h.spent > 0 {
 			continue
 		}
 		attached := h.Attached || own.Attached

@@ -146,6 +146,9 @@ func (f *feed) wish(va *storagev1.VolumeAttachment, before map[string]wish) wish
 		UID: string(va.UID), Name: va.Name, Node: va.Spec.NodeName,
 		Attached: va.Status.Attached, Deleting: va.DeletionTimestamp != nil, Created: va.CreationTimestamp.Time,
 	}}
+	if va.Status.AttachError != nil {
+		w.AttachError = va.Status.AttachError.Message
+	}
 	source := va.Spec.Source
 	if source.InlineVolumeSpec != nil {
 		if handle, ours := f.handle(source.InlineVolumeSpec); ours {
