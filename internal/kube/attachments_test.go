@@ -271,6 +271,29 @@ func wantInUse(t *testing.T, l *attach.Ledger, volume string, want ...string) {
 	}
 }
 
+// The attacher's record of a refusal reaches the ledger: it heals a detach that
+// came too late.
+func TestAttachErrorReachesTheLedger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.volume("pv-1", "rds1/v1")
+		va := c.attachment("pv-1", "a", false)
+		l, stop := c.run()
+		defer stop()
+		l.Unpublish("rds1/v1", "a")
+		refused := l.Publish("rds1/v1", "a", attach.SingleNode)
+		if !errors.Is(refused, attach.ErrNotSeen) {
+			t.Fatalf("Publish after a late Unpublish = %v", refused)
+		}
+		va.Status.AttachError = &storagev1.VolumeError{Message: refused.Error()}
+		c.update(va)
+		synctest.Wait()
+		if err := l.Publish("rds1/v1", "a", attach.SingleNode); err != nil {
+			t.Errorf("Publish after the attacher wrote the refusal down = %v", err)
+		}
+	})
+}
+
 func TestInlineVolumeSpec(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
