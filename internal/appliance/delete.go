@@ -3,10 +3,12 @@ package appliance
 import (
 	"context"
 	"strconv"
+	"strings"
 )
 
-// Delete removes the volume's disk item, then its file, and proves both gone; absent is success. One command. Whether a node
-// still uses the volume is the caller's knowledge: the RDS cannot say who is connected [T].
+// Delete removes the volume's disk item, then its file, and proves both gone; absent is success. One command, and a second one
+// where neither was there. Whether a node still uses the volume is the caller's knowledge: the RDS cannot say who is
+// connected [T].
 func (r *RDS) Delete(ctx context.Context, slot string) error {
 	if !ValidSlot(slot) {
 		return r.errorf(slot, ErrInvalid, "this is not a slot")
@@ -19,21 +21,46 @@ func (r *RDS) Delete(ctx context.Context, slot string) error {
 	if err != nil {
 		return err
 	}
-	return r.gone(slot, reply.Lines)
+	found, err := r.gone(slot, reply.Lines)
+	if err != nil || found || file.IsZero() {
+		return err
+	}
+	return r.elsewhere(ctx, slot)
 }
 
-// gone reads how many items and files are left. Only a plain zero is a proof.
-func (r *RDS) gone(slot string, left []string) error {
-	for i, what := range []string{"its disk item", "its image file"} {
-		if i >= len(left) {
-			return r.errorf(slot, ErrAnswer, "the rds does not say whether %s is gone; repeat", what)
+// gone reads how many items and files there were, and how many of each are left. Only a plain zero is a proof.
+func (r *RDS) gone(slot string, lines []string) (found bool, err error) {
+	counts := [3]int{}
+	for i, what := range []string{"the volume was there", "its disk item is gone", "its image file is gone"} {
+		if i >= len(lines) {
+			return false, r.errorf(slot, ErrAnswer, "the rds does not say whether %s; repeat", what)
 		}
-		n, err := strconv.Atoi(left[i])
-		switch {
-		case err != nil:
-			return r.errorf(slot, ErrAnswer, "the rds says %.40q where it was to say whether %s is gone; repeat", left[i], what)
-		case n != 0:
-			return r.errorf(slot, ErrLeftover, "the rds took the command, yet %s is still there; repeat, or remove it by hand", what)
+		if counts[i], err = strconv.Atoi(lines[i]); err != nil {
+			return false, r.errorf(slot, ErrAnswer, "the rds says %.40q where it was to say whether %s; repeat", lines[i], what)
+		}
+		if i > 0 && counts[i] != 0 {
+			return false, r.errorf(slot, ErrLeftover, "the rds took the command, yet it does not say that %s; repeat, or remove it by hand", what)
+		}
+	}
+	return counts[0] > 0, nil
+}
+
+// elsewhere looks for the image of a volume that is not there any more. An earlier call may have removed the item and not
+// the file, and the item alone knew the directory when that is not the configured one. A file is named, not removed: it may
+// as well be a copy that somebody keeps.
+func (r *RDS) elsewhere(ctx context.Context, slot string) error {
+	reply, err := r.read(ctx, volumeOf(slot), filesScript(slot))
+	if err != nil {
+		return err
+	}
+	rows, err := records(reply, 0)
+	if err != nil {
+		return r.about(volumeOf(slot), err)
+	}
+	for _, row := range rows {
+		if name := row.text("name"); strings.HasSuffix(name, "/"+slot+".img") {
+			return r.errorf(slot, ErrLeftover, "its disk item is gone, but /%s is on the rds: remove that file, or rename it if it is a copy to keep, then repeat",
+				strings.TrimPrefix(name, "/"))
 		}
 	}
 	return nil

@@ -26,8 +26,6 @@ var (
 	ErrNoSpace = errors.New("no space on the pool")
 	// ErrPoolNotFound means that the pool is not there or not mounted.
 	ErrPoolNotFound = errors.New("pool not found")
-	// ErrUnknownRDS means that the configuration names no such RDS; it is for those who choose among several.
-	ErrUnknownRDS = errors.New("unknown rds")
 	// ErrPermission means that the driver's user on the RDS lacks a policy.
 	ErrPermission = errors.New("permission denied by the rds")
 	// ErrUnsupported means that the RDS runs a RouterOS that cannot do this.

@@ -14,7 +14,7 @@ func (r *RDS) Export(ctx context.Context, slot string) (Volume, error) {
 		return Volume{}, err
 	}
 	if v.Owner == OwnerForeign {
-		return Volume{}, r.errorf(slot, ErrForeign, "the item in this slot has another owner; it is not handed out")
+		return Volume{}, r.errorf(slot, ErrForeign, "the comment of its disk item does not name this cluster (%s); it is not handed out: see clusterID in the configuration", r.settings.ClusterID)
 	}
 	return r.settle(ctx, v)
 }
@@ -25,22 +25,22 @@ func (r *RDS) settle(ctx context.Context, v Volume) (Volume, error) {
 	if v.Mounted {
 		return Volume{}, r.errorf(slot, ErrMounted, "a node writing beside it would destroy the file system: set mount-filesystem=no for %s on the rds, check it there, then repeat", slot)
 	}
-	if v.right() {
+	if v.Presentable() {
 		return v, nil
 	}
 	now, err := r.reassert(ctx, v)
 	if err != nil {
 		return Volume{}, err
 	}
-	if !now.right() {
+	if !now.Presentable() {
 		return Volume{}, r.errorf(slot, ErrAnswer, "the rds took the change, yet says exported=%t mount-filesystem=%t mounted=%t nqn=%q",
 			now.Exported, now.MountFilesystem, now.Mounted, now.NQN)
 	}
 	return now, nil
 }
 
-// right says whether the volume may be handed out as it is.
-func (v Volume) right() bool {
+// Presentable says whether nodes can reach the volume and the RDS keeps its hands off it, so that it may be handed out as it is.
+func (v Volume) Presentable() bool {
 	return v.Exported && !v.MountFilesystem && !v.Mounted && v.NQN == NQNFor(v.ID.Slot)
 }
 
@@ -49,7 +49,7 @@ func (r *RDS) reassert(ctx context.Context, v Volume) (Volume, error) {
 	switch {
 	case errors.Is(err, ErrOutcomeUnknown):
 		now, again := r.Get(ctx, v.ID.Slot)
-		if again != nil || !now.right() {
+		if again != nil || !now.Presentable() {
 			return Volume{}, err
 		}
 		return now, nil

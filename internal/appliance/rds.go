@@ -50,13 +50,11 @@ func NewRDS(settings Settings, runner Runner) (*RDS, error) {
 // Name is the RDS's name in the configuration.
 func (r *RDS) Name() string { return r.settings.Name }
 
-// volume reads one row. Owner is decided by the comment alone, as on the device.
-func (r *RDS) volume(rec record) (Volume, error) {
+// volume reads one row. Owner is decided by the comment alone, as on the device. SizeBytes is zero when the RDS does not
+// say it, as when the image or its pool is gone.
+func (r *RDS) volume(rec record) Volume {
 	slot := rec.text("slot")
-	size, known := rec.size()
-	if !known {
-		return Volume{}, r.errorf(slot, ErrAnswer, "the rds does not say how large it is")
-	}
+	size, _ := rec.size()
 	port, _ := rec.number("nvme-tcp-server-port")
 	comment := parseTag(rec.text("comment"))
 	owner := r.owner(slot, rec.text("comment"))
@@ -74,7 +72,7 @@ func (r *RDS) volume(rec record) (Volume, error) {
 		MountFilesystem: rec.truth("mount-filesystem", true),
 		Mounted:         rec.truth("mounted", false),
 		Owner:           owner,
-	}, nil
+	}
 }
 
 func (r *RDS) owner(slot, comment string) Owner {
@@ -103,7 +101,11 @@ func (r *RDS) one(reply routeros.Reply, line int, slot string) (Volume, error) {
 	case rows[0].text("type") != "file":
 		return Volume{}, r.errorf(slot, ErrForeign, "the item in this slot is of type %q, not a file", rows[0].text("type"))
 	}
-	return r.volume(rows[0])
+	v := r.volume(rows[0])
+	if v.SizeBytes == 0 {
+		return Volume{}, r.errorf(slot, ErrAnswer, "the rds does not say how large it is: look whether its image and its pool are there")
+	}
+	return v, nil
 }
 
 // run sends one script. The subject, "volume x" or "pool y", is what errors speak of.

@@ -17,7 +17,8 @@ func (r *RDS) Get(ctx context.Context, slot string) (Volume, error) {
 	return r.one(reply, 0, slot)
 }
 
-// List reads all disk items backed by a file, in the order of the RDS. Owner says whose each is; the caller chooses.
+// List reads all disk items backed by a file, in the order of the RDS. Owner says whose each is; the caller chooses. A volume
+// whose size the RDS does not say has SizeBytes 0: one lost image must not hide all the others.
 func (r *RDS) List(ctx context.Context) ([]Volume, error) {
 	reply, err := r.read(ctx, "list of volumes", listScript())
 	if err != nil {
@@ -32,13 +33,7 @@ func (r *RDS) List(ctx context.Context) ([]Volume, error) {
 		if row.text("type") != "file" || !ValidSlot(row.text("slot")) {
 			continue
 		}
-		v, err := r.volume(row)
-		switch {
-		case err == nil:
-			volumes = append(volumes, v)
-		case r.owner(row.text("slot"), row.text("comment")) != OwnerForeign:
-			return nil, err
-		}
+		volumes = append(volumes, r.volume(row))
 	}
 	return volumes, nil
 }

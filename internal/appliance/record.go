@@ -65,6 +65,8 @@ func (r record) size() (int64, bool) {
 	if n, ok := r.number("size"); ok && n > 0 {
 		return n, true
 	}
-	n, ok := r.number("file-size")
-	return n, ok && n > 0
+	if n, ok := r.number("file-size"); ok && n > 0 {
+		return n, true
+	}
+	return 0, false
 }

@@ -91,10 +91,13 @@ func exportScript(cluster string, v Volume) *routeros.Builder {
 // Every item's path is compared as text, in both forms. A where clause would be shorter, but on a type mismatch it finds
 // nothing and says nothing [R], and "nothing" is here the permission to delete. The comparison proves itself: it has to
 // find the item that is to go. One print and not a get per item, so that the cost grows with the items and not faster.
+//
+// The driver lets one call at a time have a volume. Should another controller make the volume meanwhile, its file is not the one
+// that was found first, and a file is not removed once there is an item again.
 func deleteScript(cluster, slot string, orphan Path) *routeros.Builder {
 	return routeros.NewScript("disk_remove").
 		Add(`:local s ?; :local b ("/" . $s . ".img"); :local p ?; :local u 0`, routeros.Text(slot), routeros.Text(orphan.File())).
-		Add(`:local d [/disk find where slot=$s]`).
+		Add(`:local f [/file find where name=$p]; :local d [/disk find where slot=$s]`).
 		Add(`:if ([:len $d]>0) do={?;
 			:set p ("" . [/disk get $d file-path]);
 			:if ([:pick $p 0 1]="/") do={:set p [:pick $p 1 [:len $p]]};
@@ -102,10 +105,17 @@ func deleteScript(cluster, slot string, orphan Path) *routeros.Builder {
 			refuseForeign(cluster, slot), routeros.Text(sayBase)).
 		Add(`:foreach i in=[/disk print detail as-value] do={
 			:local q ("" . ($i->"file-path"));
-			:if (([:len $q]>0) && (($q=$p) || ($q=("/" . $p)))) do={:set u ($u+1)}}`).
+			:if (($q!="") && (($q=$p) || ($q=("/" . $p)))) do={:set u ($u+1)}}`).
 		Add(`:if ($u!=[:len $d]) do={:error ?}`, routeros.Text(sayNamed)).
-		Add(`:if ([:len $d]>0) do={/disk remove $d}`).
-		Add(`/file remove [/file find where name=$p]`).
+		Add(`:if ([:len $d]>0) do={/disk remove $d; :set f [/file find where name=$p]}`).
+		Add(`:if ([:len [/disk find where slot=$s]]=0) do={/file remove $f}; :put ([:len $d]+[:len $f])`).
 		Add(`:put [:len [/disk find where slot=$s]]`).
 		Add(`:put [:len [/file find where name=$p]]`)
+}
+
+// filesScript finds files by a slot in their names; the caller looks closer. A slot has no character that means anything
+// in a regular expression.
+func filesScript(slot string) *routeros.Builder {
+	return routeros.NewScript("file_find").Add(`:put [:serialize to=json options=json.no-string-conversion
+		[/file print detail as-value where name~?]]`, routeros.Text(slot))
 }

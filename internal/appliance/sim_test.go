@@ -76,7 +76,7 @@ func TestCommandsPerOperation(t *testing.T) {
 			export()
 		}},
 		{"delete", 1, func() { must(r.Delete(ctx, slot)) }},
-		{"delete again", 1, func() { must(r.Delete(ctx, slot)) }},
+		{"delete again", 2, func() { must(r.Delete(ctx, slot)) }},
 	} {
 		want := c.want
 		if c.name == "export lost" {

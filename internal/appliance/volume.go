@@ -5,7 +5,7 @@ type Volume struct {
 	ID        ID
 	Name      string // the CSI name, from the comment; empty for an adopted volume
 	Claim     string // namespace/name of the claim, from the comment; may be empty
-	SizeBytes int64  // what the RDS says, not what was asked for
+	SizeBytes int64  // what the RDS says, not what was asked for; 0 only in a list, where it does not say
 	NQN       string
 	Address   string // where its subsystem is reached, from the settings or the request
 	Port      int

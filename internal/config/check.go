@@ -85,8 +85,8 @@ func (c *Config) check(role Role) []error {
 		f.add("driverName", "%q is not a domain-like name of at most 63 characters a-z, 0-9, dot and hyphen", c.DriverName)
 	}
 	// It becomes part of the comment of every volume on the RDS and of the key that slots are derived from.
-	if c.ClusterID != "" && !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`).MatchString(c.ClusterID) {
-		f.add("clusterID", "%q has characters other than A-Z, a-z, 0-9, dot, underscore and hyphen, or more than 64", c.ClusterID)
+	if c.ClusterID != "" && !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`).MatchString(c.ClusterID) {
+		f.add("clusterID", "%q has characters other than A-Z, a-z, 0-9, dot, underscore and hyphen, or more than 63", c.ClusterID)
 	}
 	f.duration("node.ctrlLossTimeout", c.Node.CtrlLossTimeout, CheckCtrlLossTimeout)
 	f.duration("node.reconnectDelay", c.Node.ReconnectDelay, CheckReconnectDelay)

@@ -30,20 +30,16 @@ type rig struct {
 	t      *testing.T
 }
 
-// start boots a device and connects to it; via stands between the two if it is not nil.
-func start(t *testing.T, o sim.Options, via func(address string) string) *rig {
+// start boots a device and connects to it.
+func start(t *testing.T, o sim.Options) *rig {
 	t.Helper()
 	server := simtest.Start(t, o)
 	pin, err := routeros.Fingerprint(server.HostKeyFingerprint)
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := server.Address
-	if via != nil {
-		address = via(address)
-	}
 	client, err := routeros.New(routeros.Config{
-		Name: rds1, Address: address, User: "csi", Signers: []ssh.Signer{server.Signer}, HostKey: pin,
+		Name: rds1, Address: server.Address, User: "csi", Signers: []ssh.Signer{server.Signer}, HostKey: pin,
 		DialTimeout: 5 * time.Second, CommandTimeout: 20 * time.Second, KeepAlive: time.Second,
 	})
 	if err != nil {
@@ -149,18 +145,20 @@ func steps() []step {
 		}},
 		{"ControllerUnpublishVolume", 0, func(ctx context.Context, r *rig, id string) error { return r.unpublish(ctx, id, "node-a") }},
 		{"DeleteVolume", 1, func(ctx context.Context, r *rig, id string) error { return r.delete(ctx, id) }},
-		{"DeleteVolume again", 1, func(ctx context.Context, r *rig, id string) error { return r.delete(ctx, id) }},
+		{"DeleteVolume again", 2, func(ctx context.Context, r *rig, id string) error { return r.delete(ctx, id) }},
 	}
 }
 
-// The budget of architecture.md, asserted: console commands per RPC on a warm connection, for any number of volumes.
+// The budget of architecture.md, asserted: console commands per RPC on a warm connection, for any number of volumes. Each of
+// them finds a channel that was opened ahead, on which a command costs one round trip: routeros counts that in TestRoundTrips_B30.
 func TestCommandsPerRPC(t *testing.T) {
-	r := start(t, sim.Options{}, nil)
+	r := start(t, sim.Options{})
 	for i := range 5 {
 		r.create(fmt.Sprint("other-", i))
 	}
 	id := "rds1/" + appliance.SlotFor(cluster, "pvc-1")
 	for _, s := range steps() {
+		r.waitForSpare()
 		before := len(r.server.Device.Commands())
 		if err := s.call(t.Context(), r, id); err != nil {
 			t.Fatalf("%s: %v", s.rpc, err)
@@ -180,28 +178,6 @@ func TestCommandsPerRPC(t *testing.T) {
 	}
 }
 
-// On a spare channel a command costs one round trip. The delay is so long that the simulator's own time, on a busy
-// machine too, cannot look like a second one in the best of three.
-func TestRoundTripsPerRPC(t *testing.T) {
-	const roundTrip = 150 * time.Millisecond
-	r := start(t, sim.Options{}, func(address string) string { return delayed(t, address, roundTrip) })
-	id := r.create("pvc-warm")
-	for _, s := range steps() {
-		best := time.Hour
-		for range 3 {
-			r.waitForSpare()
-			started := time.Now()
-			if err := s.call(t.Context(), r, id); err != nil && s.rpc != "DeleteVolume again" {
-				t.Fatalf("%s: %v", s.rpc, err)
-			}
-			best = min(best, time.Since(started))
-		}
-		if want := time.Duration(s.commands) * roundTrip; best < want || best >= want+roundTrip*9/10 {
-			t.Errorf("%s took %s, want %d round trips of %s", s.rpc, best.Round(time.Millisecond), s.commands, roundTrip)
-		}
-	}
-}
-
 // waitForSpare waits until the client has channels open that no command has used.
 func (r *rig) waitForSpare() {
 	r.t.Helper()
@@ -213,7 +189,7 @@ func (r *rig) waitForSpare() {
 
 // B16: eight creates of one name at once: one volume, and who is told to come again finds it.
 func TestParallelCreatesOfOneName_B16(t *testing.T) {
-	r := start(t, sim.Options{}, nil)
+	r := start(t, sim.Options{})
 	r.create("warm")
 	before := len(r.server.Device.Commands())
 	results := make(chan error, 8)
@@ -247,7 +223,7 @@ func TestParallelCreatesOfOneName_B16(t *testing.T) {
 
 // Many names at once are many volumes, and all of them go again.
 func TestParallelCreatesOfManyNames(t *testing.T) {
-	r := start(t, sim.Options{}, nil)
+	r := start(t, sim.Options{})
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
@@ -267,7 +243,7 @@ func TestParallelCreatesOfManyNames(t *testing.T) {
 
 // B12: sizes arrive whole, are never cut, and the real size is what is reported; a repeated create finds its volume.
 func TestSizesAreNotCut_B12(t *testing.T) {
-	r := start(t, sim.Options{Pools: []sim.Pool{{Slot: "storage-pool", Filesystem: "xfs", SizeBytes: 16 << 40}}}, nil)
+	r := start(t, sim.Options{Pools: []sim.Pool{{Slot: "storage-pool", Filesystem: "xfs", SizeBytes: 16 << 40}}})
 	for _, size := range []int64{1573031936 /* 1.465 GiB */, 1536 * gib, 2047 * gib, gib + 1, 3*gib + 4097, 5 << 40 / 3} {
 		name := fmt.Sprint("pvc-", size)
 		var id string
@@ -291,7 +267,7 @@ func TestSizesAreNotCut_B12(t *testing.T) {
 
 // B26: whatever a name holds, it is refused or it is a volume of that name, and never another command.
 func TestNastyNames_B26(t *testing.T) {
-	r := start(t, sim.Options{}, nil)
+	r := start(t, sim.Options{})
 	for _, name := range []string{
 		`quote"d`, `a\b`, `$x`, `[/user add name=x]`, `{x}`, `a;b`, `'`, "`", `"; /disk remove [find]; "`, `a b`, `ä-ß-€`, "\u2028",
 		`%`, `%00`, `=`, `*1`, `..`, `/`, `pvc-1 claim=x/y`, `rds-csi/1 cluster=other`, strings.Repeat("€", 42), strings.Repeat("x", 128),
@@ -324,7 +300,7 @@ func TestNastyNames_B26(t *testing.T) {
 
 // B10: a volume in use is not deleted, and a deleted one leaves neither item nor file.
 func TestDeleteWhileAttached_B10(t *testing.T) {
-	r := start(t, sim.Options{}, nil)
+	r := start(t, sim.Options{})
 	id := r.create("pvc-1")
 	if err := r.publish(t.Context(), id, "node-a"); err != nil {
 		t.Fatal(err)
@@ -346,7 +322,7 @@ func TestDeleteWhileAttached_B10(t *testing.T) {
 }
 
 func TestFullPool_B14(t *testing.T) {
-	r := start(t, sim.Options{}, nil)
+	r := start(t, sim.Options{})
 	r.inject("full@/disk/add:1")
 	_, err := r.CreateVolume(t.Context(), createRequest("pvc-1", 64*mib))
 	wants(t, err, codes.ResourceExhausted)
@@ -355,7 +331,7 @@ func TestFullPool_B14(t *testing.T) {
 
 // B13: an RDS that accepts and says nothing: every call ends by its deadline, and the next one after recovery succeeds.
 func TestSilentRDS_B13(t *testing.T) {
-	r := start(t, sim.Options{}, nil)
+	r := start(t, sim.Options{})
 	id := r.create("pvc-1")
 	r.inject("silence")
 	for _, s := range steps() {
@@ -390,7 +366,7 @@ func TestDrops_B14(t *testing.T) {
 	for _, fault := range []string{"drop-before:1", "drop-after:1", "garbage:1", "garbage=cut:1"} {
 		for _, s := range steps() {
 			t.Run(fault+" "+s.rpc, func(t *testing.T) {
-				r := start(t, sim.Options{}, nil)
+				r := start(t, sim.Options{})
 				id := r.create("pvc-1")
 				for attached := false; !attached && strings.HasPrefix(s.rpc, "ControllerUnpublish"); attached = true {
 					if err := r.publish(t.Context(), id, "node-a"); err != nil {
@@ -408,7 +384,7 @@ func TestDrops_B14(t *testing.T) {
 
 // A reboot of the RDS is an interruption, and no volume less.
 func TestReboot(t *testing.T) {
-	r := start(t, sim.Options{Quirks: map[string]string{"reboot-time": "50ms"}}, nil)
+	r := start(t, sim.Options{Quirks: map[string]string{"reboot-time": "50ms"}})
 	id := r.create("pvc-1")
 	if err := r.server.Device.Reboot(t.Context()); err != nil {
 		t.Fatal(err)

@@ -38,7 +38,6 @@ func table() []mapping {
 		{appliance.ErrLeftover, codes.FailedPrecondition},
 		{appliance.ErrMounted, codes.FailedPrecondition},
 		{appliance.ErrPoolNotFound, codes.FailedPrecondition},
-		{appliance.ErrUnknownRDS, codes.FailedPrecondition},
 		{appliance.ErrUnsupported, codes.FailedPrecondition},
 		{appliance.ErrPermission, codes.PermissionDenied},
 		{appliance.ErrOutcomeUnknown, codes.Unavailable},

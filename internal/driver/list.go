@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -27,6 +28,10 @@ func (c *Controller) ListVolumes(ctx context.Context, req *csi.ListVolumesReques
 	fleet := c.fleet.Load()
 	if fleet == nil {
 		return nil, c.Ready()
+	}
+	// Unknown must not read as "no node has it".
+	if _, err := c.ledger.InUse(""); err != nil {
+		return nil, fmt.Errorf("list of volumes: %w", err)
 	}
 	volumes, err := c.listAll(ctx, fleet)
 	if err != nil {
@@ -70,6 +75,11 @@ func (c *Controller) entry(v appliance.Volume) *csi.ListVolumesResponse_Entry {
 	nodes := c.ledger.Nodes(v.ID.Key())
 	if v.Owner != appliance.OwnerOurs && (v.Owner != appliance.OwnerNone || len(nodes) == 0) {
 		return nil
+	}
+	if !v.Presentable() {
+		// A reboot of the RDS may lose exports (democratic-csi#496), and nobody publishes again what is attached. Said to be on
+		// no node, the volume is published anew by the attacher's reconciliation, which puts the export right.
+		nodes = nil
 	}
 	return &csi.ListVolumesResponse_Entry{
 		Volume: &csi.Volume{VolumeId: v.ID.String(), CapacityBytes: v.SizeBytes, VolumeContext: connectionContext(v)},

@@ -56,6 +56,46 @@ func TestListShowsWhatIsOursAndWhoHasIt(t *testing.T) {
 	}
 }
 
+// democratic-csi#496: after a reboot that lost the exports Kubernetes still has the volumes attached. A volume that no node can
+// reach is said to be on none, so that the attacher's reconciliation publishes it again, which puts the export right.
+func TestListShowsNoNodeForAnExportThatIsLost(t *testing.T) {
+	s := newScene(t, attach.Standalone())
+	handle := s.create("pvc-1").GetVolumeId()
+	publish := func() {
+		t.Helper()
+		if _, err := s.ControllerPublishVolume(t.Context(), publishRequest(handle, "node-a")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nodes := func() []string {
+		t.Helper()
+		reply, err := s.ListVolumes(t.Context(), &csi.ListVolumesRequest{})
+		if err != nil || len(reply.GetEntries()) != 1 {
+			t.Fatalf("%v, %v", reply, err)
+		}
+		return reply.GetEntries()[0].GetStatus().GetPublishedNodeIds()
+	}
+	publish()
+	for slot, d := range s.rds.Disks(t) {
+		d.Slot, d.Exported = slot, false
+		s.rds.PutDisk(t, d)
+	}
+	if got := nodes(); len(got) != 0 {
+		t.Errorf("on %v, although nobody can reach it", got)
+	}
+	publish()
+	if got := nodes(); !slices.Equal(got, []string{"node-a"}) {
+		t.Errorf("on %v after it was published again", got)
+	}
+}
+
+// Unknown must not read as "on no node".
+func TestListWaitsForTheLedger(t *testing.T) {
+	s := newScene(t, attach.NewLedger(attach.Options{}))
+	_, err := s.ListVolumes(t.Context(), &csi.ListVolumesRequest{})
+	wants(t, err, codes.Unavailable)
+}
+
 func TestPagesNeitherRepeatNorHide(t *testing.T) {
 	s := newScene(t, attach.Standalone())
 	var all []string

@@ -53,6 +53,7 @@ func Contract(t *testing.T, start Factory) {
 		"delete spares others":   testDeleteSparesOthers,
 		"delete named files":     testDeleteNamedFiles,
 		"delete an orphan file":  testDeleteOrphanFile,
+		"delete, file elsewhere": testDeleteFileElsewhere,
 		"export":                 testExport,
 		"adopt":                  testAdopt,
 		"mounted":                testMounted,

@@ -112,6 +112,13 @@ func testDeleteOrphanFile(t *testing.T, s scene) {
 	}
 }
 
+// The RDS went down between the two removals, and the image lay where only the item said: it is found, named and not removed.
+func testDeleteFileElsewhere(t *testing.T, s scene) {
+	file := "/storage-pool/fast/" + path.Base(s.file("pvc-1"))
+	s.device.PutFile(t, file)
+	s.unchanged(t, func() { is(t, s.Delete(t.Context(), s.slot("pvc-1")), appliance.ErrLeftover) })
+}
+
 // democratic-csi#496: an appliance may come back without its exports, and what is Bound can then not be attached.
 func testExport(t *testing.T, s scene) {
 	v := s.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})

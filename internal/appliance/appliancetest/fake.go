@@ -231,11 +231,27 @@ func (f *Fake) Delete(ctx context.Context, slot string) error {
 			return err
 		case f.named(file) != named:
 			return f.errorf(slot, appliance.ErrInUse)
+		case named == 0 && file != "" && !f.has(file) && f.hasNamed("/"+slot+".img"):
+			return f.errorf(slot, appliance.ErrLeftover)
 		}
 		delete(f.disks, slot)
 		delete(f.files, file)
 		return nil
 	})
+}
+
+func (f *Fake) has(file string) bool {
+	_, found := f.files[file]
+	return found
+}
+
+func (f *Fake) hasNamed(suffix string) bool {
+	for file := range f.files {
+		if strings.HasSuffix(file, suffix) {
+			return true
+		}
+	}
+	return false
 }
 
 // doomed is the file that goes with a slot, and how many items may name it; no file if there is none that we may remove.
