@@ -8,6 +8,7 @@ import (
 	"github.com/rds-csi/rds-csi/internal/appliance"
 	"github.com/rds-csi/rds-csi/internal/attach"
 	"github.com/rds-csi/rds-csi/internal/config"
+	"github.com/rds-csi/rds-csi/internal/driver"
 	"github.com/rds-csi/rds-csi/internal/kube"
 	"github.com/rds-csi/rds-csi/internal/metrics"
 )
@@ -23,7 +24,7 @@ type cluster struct {
 func newCluster(ctx context.Context, cfg config.Config, registry *metrics.Registry, o options) (cluster, error) {
 	c := cluster{configuredID: cfg.ClusterID, logger: o.logger}
 	client, err := kube.New(kube.Config{
-		Kubeconfig: o.kubeconfig, DriverName: cfg.DriverName, Normalize: canonical(cfg.DefaultRDS()), Logger: o.logger,
+		Kubeconfig: o.kubeconfig, DriverName: cfg.DriverName, Normalize: canonical(cfg.DefaultRDS()), Resolve: driver.PublishedVolume, Logger: o.logger,
 	})
 	switch {
 	case errors.Is(err, kube.ErrNoCluster):

@@ -23,7 +23,15 @@ const (
 	// keyClassAddress keeps an address that the StorageClass named: it is the administrator's choice for this volume and
 	// outlives a change of the RDS's own address, which every publish brings anew.
 	keyClassAddress = "storageClassNVMeAddress"
+	// keyVolume is for the controller, not for the node: it tells a VolumeAttachment's volume when its PersistentVolume is gone.
+	keyVolume = "volume"
 )
+
+// PublishedVolume reads the volume's canonical handle from a publish context, as a VolumeAttachment keeps it in its status.
+func PublishedVolume(context map[string]string) (handle string, ok bool) {
+	handle, ok = context[keyVolume]
+	return handle, ok && handle != ""
+}
 
 // volumeContext is what the node has to know of a volume for all its life.
 func volumeContext(v appliance.Volume, p parameters) map[string]string {
@@ -46,6 +54,7 @@ func volumeContext(v appliance.Volume, p parameters) map[string]string {
 func publishContext(v appliance.Volume, volume map[string]string) map[string]string {
 	context := connectionContext(v)
 	context[keyAddress] = cmp.Or(volume[keyClassAddress], v.Address)
+	context[keyVolume] = v.ID.Key()
 	context[keySize] = strconv.FormatInt(v.SizeBytes, 10)
 	return context
 }

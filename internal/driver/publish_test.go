@@ -12,6 +12,7 @@ import (
 	"github.com/rds-csi/rds-csi/internal/appliance"
 	"github.com/rds-csi/rds-csi/internal/appliance/appliancetest"
 	"github.com/rds-csi/rds-csi/internal/attach"
+	"github.com/rds-csi/rds-csi/internal/driver"
 )
 
 func TestPublishBringsWhatTheNodeNeeds(t *testing.T) {
@@ -22,9 +23,13 @@ func TestPublishBringsWhatTheNodeNeeds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := map[string]string{"nqn": appliance.NQNFor(appliance.SlotFor(cluster, "pvc-1")), "nvmeAddress": "10.42.68.1", "nvmePort": "4420", "sizeBytes": fmt.Sprint(gib)}
+		want := map[string]string{"nqn": appliance.NQNFor(appliance.SlotFor(cluster, "pvc-1")), "nvmeAddress": "10.42.68.1", "nvmePort": "4420", "sizeBytes": fmt.Sprint(gib), "volume": id}
 		if fmt.Sprint(reply.GetPublishContext()) != fmt.Sprint(want) {
 			t.Errorf("got %v, want %v", reply.GetPublishContext(), want)
+		}
+		// What the VolumeAttachment keeps must lead back to the volume.
+		if handle, ok := driver.PublishedVolume(reply.GetPublishContext()); !ok || handle != id {
+			t.Errorf("the publish context tells %q, %t", handle, ok)
 		}
 	}
 }
