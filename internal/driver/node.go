@@ -24,6 +24,8 @@ type Initiator interface {
 	Find(nqn string) (nvme.Namespace, error)
 	// Disconnect has succeeded when the NQN has left the kernel; it refuses a device in use.
 	Disconnect(ctx context.Context, nqn string) error
+	// Present says whether the kernel still has this block device; a mount may outlive it.
+	Present(major, minor uint32) (bool, error)
 }
 
 // Filesystem mounts volumes on this node.
@@ -136,62 +138,63 @@ func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 		return nil, err
 	}
 	defer unlock()
-	conn, err := parseConnection(v.nqn, req.GetPublishContext(), req.GetVolumeContext(), n.cfg.Options)
+	p := placeOf(req)
+	conn, err := parseConnection(v.nqn, p.publish, p.volume, n.cfg.Options)
 	if err != nil {
 		return nil, n.wrap(v, err)
 	}
-	staged, err := n.staged(v, req)
-	if err == nil && !staged {
-		err = n.stage(ctx, v, conn, req)
-	}
-	if err != nil {
+	if err := n.stageOnce(ctx, v, conn, p); err != nil {
 		return nil, n.wrap(v, err)
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
 }
 
-// staged looks first (B1): kubelet stages again after every restart of its own, under the feet of running pods. What
+// stageOnce looks first (B1): kubelet stages again after every restart of its own, under the feet of running pods. What
 // is there as asked is success, what is there otherwise is refused, and neither changes anything.
-func (n *Node) staged(v volume, req *csi.NodeStageVolumeRequest) (bool, error) {
-	path := filepath.Clean(req.GetStagingTargetPath())
-	mount, mounted, err := n.cfg.Filesystem.Mounted(path)
-	if err != nil || !mounted {
-		return false, err
+func (n *Node) stageOnce(ctx context.Context, v volume, conn connection, p place) error {
+	mount, mounted, err := n.cfg.Filesystem.Mounted(p.path)
+	if err != nil {
+		return err
 	}
-	if err := n.checkDevice(v, path, mount); err != nil {
-		return false, err
+	if !mounted {
+		return n.stage(ctx, v, conn, p)
 	}
-	if asked := req.GetVolumeCapability().GetMount().GetFsType(); asked != "" && asked != mount.FSType {
-		return false, refuse(codes.AlreadyExists, "%s is staged with %s, not with %s", path, mount.FSType, asked)
+	if lost, err := n.checkDevice(v, p.path, mount); err != nil {
+		return n.restage(ctx, v, p, mount, lost, err)
 	}
-	return true, nil
-}
-
-// checkDevice proves that a mount is of the device that is this volume now. A device that the kernel is reconnecting is
-// still this volume's; one that came back under another number is not (openebs/mayastor#1777, kubernetes#119273).
-func (n *Node) checkDevice(v volume, path string, mount filesystem.Mount) error {
-	ns, err := n.cfg.Initiator.Find(v.nqn)
-	if err != nil && !errors.Is(err, nvme.ErrNotLive) {
-		return fmt.Errorf("%s is mounted, but its volume: %w; stop the pods that use it, so that it is unstaged", path, err)
-	}
-	if ns.Major != mount.Major || ns.Minor != mount.Minor {
-		return refuse(codes.FailedPrecondition, "%s is mounted from device %d:%d, but the volume is device %d:%d now; stop the pods that use it, so that it is unstaged",
-			path, mount.Major, mount.Minor, ns.Major, ns.Minor)
+	if asked := p.capability.GetMount().GetFsType(); asked != "" && asked != mount.FSType {
+		return refuse(codes.AlreadyExists, "%s is staged with %s, not with %s", p.path, mount.FSType, asked)
 	}
 	return nil
 }
 
-func (n *Node) stage(ctx context.Context, v volume, conn connection, req *csi.NodeStageVolumeRequest) error {
+// checkDevice proves that a mount is of the device that is this volume now. A device that the kernel is reconnecting is
+// still this volume's; one that came back under another number is not (openebs/mayastor#1777, kubernetes#119273). Lost
+// says that the kernel knows the volume and that the mount is not of it; any other error says only that nothing is known.
+func (n *Node) checkDevice(v volume, path string, mount filesystem.Mount) (lost bool, err error) {
+	ns, err := n.cfg.Initiator.Find(v.nqn)
+	if err != nil && !errors.Is(err, nvme.ErrNotLive) {
+		lost = errors.Is(err, nvme.ErrNotConnected) || errors.Is(err, nvme.ErrNoPath) || errors.Is(err, nvme.ErrNoNamespace)
+		return lost, fmt.Errorf("%s is mounted, but its volume: %w; stop the pods that use it, so that it is unstaged", path, err)
+	}
+	if ns.Major != mount.Major || ns.Minor != mount.Minor {
+		return true, refuse(codes.FailedPrecondition, "%s is mounted from device %d:%d, but the volume is device %d:%d now; stop the pods that use it, so that it is unstaged",
+			path, mount.Major, mount.Minor, ns.Major, ns.Minor)
+	}
+	return false, nil
+}
+
+func (n *Node) stage(ctx context.Context, v volume, conn connection, p place) error {
 	_, before := n.cfg.Initiator.Find(v.nqn)
 	ours := errors.Is(before, nvme.ErrNotConnected)
-	err := n.connectAndMount(ctx, conn, req)
+	err := n.connectAndMount(ctx, conn, p)
 	if err != nil && ours {
 		n.undo(ctx, v)
 	}
 	return err
 }
 
-func (n *Node) connectAndMount(ctx context.Context, conn connection, req *csi.NodeStageVolumeRequest) error {
+func (n *Node) connectAndMount(ctx context.Context, conn connection, p place) error {
 	ns, err := n.cfg.Initiator.Connect(ctx, conn.target, conn.options)
 	if err != nil {
 		return err
@@ -199,15 +202,20 @@ func (n *Node) connectAndMount(ctx context.Context, conn connection, req *csi.No
 	if ns.SizeBytes < conn.sizeBytes {
 		return refuse(codes.FailedPrecondition, "device %d:%d has %d bytes, the volume has %d: it is not mounted", ns.Major, ns.Minor, ns.SizeBytes, conn.sizeBytes)
 	}
-	mount := req.GetVolumeCapability().GetMount()
+	mount := p.capability.GetMount()
 	fsType := mount.GetFsType()
 	if fsType == "" {
 		if fsType, err = checkFSType(conn.fsType); err != nil {
 			return err
 		}
 	}
+	if p.dead {
+		if err := n.cfg.Filesystem.Unmount(ctx, p.path); err != nil {
+			return err
+		}
+	}
 	dev := filesystem.Device{Path: ns.DevicePath, Major: ns.Major, Minor: ns.Minor, SizeBytes: ns.SizeBytes}
-	return n.cfg.Filesystem.Stage(ctx, dev, filepath.Clean(req.GetStagingTargetPath()), fsType, mount.GetMountFlags())
+	return n.cfg.Filesystem.Stage(ctx, dev, p.path, fsType, mount.GetMountFlags())
 }
 
 // undo takes back the connection that a failed stage made. It touches nothing that is mounted or held: the initiator

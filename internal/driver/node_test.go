@@ -45,8 +45,12 @@ func newNodeScene(t *testing.T) *nodeScene {
 }
 
 func newNode(initiator driver.Initiator, kernel *drivertest.Kernel) *driver.Node {
+	return newNodeOver(initiator, kernel, kernel)
+}
+
+func newNodeOver(initiator driver.Initiator, files driver.Filesystem, kernel *drivertest.Kernel) *driver.Node {
 	return driver.NewNode(driver.NodeConfig{
-		NodeID: "node-a", Initiator: initiator, Filesystem: kernel, Mounts: kernel.Mounts, Logger: slog.New(slog.DiscardHandler),
+		NodeID: "node-a", Initiator: initiator, Filesystem: files, Mounts: kernel.Mounts, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 

@@ -6,6 +6,8 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
+
+	"github.com/rds-csi/rds-csi/internal/filesystem"
 )
 
 // NodePublishVolume makes a staged volume visible to a pod.
@@ -40,25 +42,52 @@ func checkNodePublish(req *csi.NodePublishVolumeRequest) error {
 	return checkPath("staging target path", req.GetStagingTargetPath())
 }
 
-// publish proves the device again: between stage and publish the same node may have lost the volume and got it back
-// under a live mount, and kubelet notices nothing of it (kubernetes#119273).
 func (n *Node) publish(ctx context.Context, v volume, req *csi.NodePublishVolumeRequest) error {
-	staging, target := filepath.Clean(req.GetStagingTargetPath()), filepath.Clean(req.GetTargetPath())
-	mount, mounted, err := n.cfg.Filesystem.Mounted(staging)
+	p, target := placeOf(req), filepath.Clean(req.GetTargetPath())
+	mount, err := n.provenStaging(ctx, v, p)
 	if err != nil {
 		return err
 	}
-	if !mounted {
-		return refuse(codes.FailedPrecondition, "nothing is mounted at %s: stage the volume first", staging)
-	}
-	if err := n.checkDevice(v, staging, mount); err != nil {
-		return err
-	}
-	if err := n.checkSingleWriter(req, mount.Major, mount.Minor, staging, target); err != nil {
+	if err := n.checkSingleWriter(req, mount.Major, mount.Minor, p.path, target); err != nil {
 		return err
 	}
 	readonly := req.GetReadonly() || readOnly(req.GetVolumeCapability())
-	return n.cfg.Filesystem.Bind(ctx, staging, target, readonly, nil)
+	return n.cfg.Filesystem.Bind(ctx, p.path, target, readonly, nil)
+}
+
+// provenStaging proves the device again: between stage and publish the same node may have lost the volume and got it
+// back under a live mount, and kubelet notices nothing of it (kubernetes#119273).
+func (n *Node) provenStaging(ctx context.Context, v volume, p place) (filesystem.Mount, error) {
+	mount, mounted, err := n.cfg.Filesystem.Mounted(p.path)
+	if err != nil {
+		return mount, err
+	}
+	if !mounted {
+		err = n.stageMissing(ctx, v, p)
+	} else if lost, cause := n.checkDevice(v, p.path, mount); cause != nil {
+		err = n.restage(ctx, v, p, mount, lost, cause)
+	} else {
+		return mount, nil
+	}
+	if err != nil {
+		return mount, err
+	}
+	mount, _, err = n.cfg.Filesystem.Mounted(p.path)
+	return mount, err
+}
+
+// stageMissing goes on where a restage ended between its unmount and its mount: kubelet takes the volume for staged and
+// will not stage it again. A request that does not say where the volume is was not staged by kubelet.
+func (n *Node) stageMissing(ctx context.Context, v volume, p place) error {
+	if len(p.publish) == 0 {
+		return refuse(codes.FailedPrecondition, "nothing is mounted at %s: stage the volume first", p.path)
+	}
+	conn, err := parseConnection(v.nqn, p.publish, p.volume, n.cfg.Options)
+	if err != nil {
+		return err
+	}
+	n.cfg.Logger.WarnContext(ctx, "published, but nothing is staged: staging the volume", "volume", v.handle, "node", n.cfg.NodeID, "path", p.path)
+	return n.stage(ctx, v, conn, p)
 }
 
 // checkSingleWriter keeps a ReadWriteOncePod volume to one pod.

@@ -113,6 +113,21 @@ func (i *Initiator) nodeIs(path string, d disk) bool {
 	return err == nil && major == d.major && minor == d.minor
 }
 
+// Present says whether the kernel still has this block device. A mount keeps the
+// number of a device that is gone, and the kernel does not give it to another
+// one meanwhile: the number is free only when the last opener has let go.
+func (i *Initiator) Present(major, minor uint32) (bool, error) {
+	dir := filepath.Join(i.cfg.SysRoot, "dev", "block")
+	if _, err := os.Stat(dir); err != nil {
+		return false, fmt.Errorf("%w: no list of block devices: %w", ErrUnsupported, err)
+	}
+	_, err := os.Lstat(filepath.Join(dir, fmt.Sprintf("%d:%d", major, minor)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // Connections counts this host's NVMe/TCP controllers by state: live,
 // connecting, resetting, deleting or other. All five are always there.
 func (i *Initiator) Connections() (map[string]int, error) {

@@ -132,6 +132,21 @@ func TestUnknownStateIsAnError_B7(t *testing.T) {
 	}
 }
 
+func TestPresent(t *testing.T) {
+	m := newMachine(t)
+	i := m.initiator()
+	if _, err := i.Present(259, 3); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("without a list of devices: %v", err) // B7: not known is not gone
+	}
+	m.mkdir("sys/dev/block")
+	m.link("../../devices/virtual/nothing", "sys/dev/block/259:30") // a link that leads nowhere is a device all the same
+	for minor, want := range map[uint32]bool{30: true, 3: false} {
+		if got, err := i.Present(259, minor); err != nil || got != want {
+			t.Errorf("259:%d: %v %v", minor, got, err)
+		}
+	}
+}
+
 func TestConnectionsCountsOnlyThisHost(t *testing.T) {
 	m := newMachine(t)
 	for _, e := range []export{

@@ -27,6 +27,7 @@ type Kernel struct {
 	mu          sync.Mutex
 	fail        map[Op]error
 	devices     map[string]*device // by NQN
+	others      map[uint32]bool    // devices that are none of ours
 	content     map[string]string  // by NQN: the file system on the target
 	mounts      []mount            // in the order of mounting: the last at a path is on top
 	minor       uint32
@@ -42,6 +43,7 @@ type Op string
 const (
 	Connect    Op = "connect"
 	Find       Op = "find"
+	Present    Op = "present"
 	Disconnect Op = "disconnect"
 	Stage      Op = "stage"
 	Mounts     Op = "mounts"
@@ -51,6 +53,7 @@ type device struct {
 	minor uint32
 	size  int64
 	live  bool
+	lost  bool // the kernel has given its controllers up; the subsystem stays while something is mounted
 }
 
 type mount struct {
@@ -65,7 +68,7 @@ const major = 259
 
 // NewKernel makes a node that is connected to nothing.
 func NewKernel(target Target) *Kernel {
-	return &Kernel{Target: target, fail: map[Op]error{}, devices: map[string]*device{}, content: map[string]string{}}
+	return &Kernel{Target: target, fail: map[Op]error{}, devices: map[string]*device{}, others: map[uint32]bool{}, content: map[string]string{}}
 }
 
 // Fail makes every call of op fail until err is nil again.
@@ -120,11 +123,29 @@ func (k *Kernel) Renumber(nqn string) {
 	k.devices[nqn].minor = k.minor
 }
 
+// Lose makes the kernel give up the controllers of a subsystem: its device is gone, and mounts of it fail for ever.
+func (k *Kernel) Lose(nqn string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.devices[nqn].lost = true
+}
+
+// BindElsewhere mounts what is at a path at another one too, as kubelet does for a subPath.
+func (k *Kernel) BindElsewhere(path, elsewhere string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if m, ok := k.top(path); ok {
+		m.path = elsewhere
+		k.mounts = append(k.mounts, m)
+	}
+}
+
 // MountOver mounts some other device over a path.
 func (k *Kernel) MountOver(path, fsType string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.minor++
+	k.others[k.minor] = true
 	k.mounts = append(k.mounts, mount{path: path, minor: k.minor, fsType: fsType})
 }
 
@@ -144,7 +165,7 @@ func (k *Kernel) Connect(ctx context.Context, t nvme.Target, _ nvme.Options) (nv
 	if err := errors.Join(ctx.Err(), k.fail[Connect]); err != nil {
 		return nvme.Namespace{}, err
 	}
-	if d, ok := k.devices[t.NQN]; ok {
+	if d, ok := k.devices[t.NQN]; ok && !d.lost {
 		if !d.live {
 			return nvme.Namespace{}, fmt.Errorf("%s: %w: %w", t.NQN, nvme.ErrTimeout, nvme.ErrNotLive)
 		}
@@ -175,8 +196,11 @@ func (k *Kernel) Find(nqn string) (nvme.Namespace, error) {
 		return nvme.Namespace{}, err
 	}
 	d, ok := k.devices[nqn]
-	if !ok {
+	if !ok || d.lost && !k.mounted(d.minor) {
 		return nvme.Namespace{}, fmt.Errorf("%s: %w", nqn, nvme.ErrNotConnected)
+	}
+	if d.lost {
+		return nvme.Namespace{}, fmt.Errorf("%s: %w", nqn, nvme.ErrNoPath)
 	}
 	if !d.live {
 		return d.namespace(nqn), fmt.Errorf("%s: %w", nqn, nvme.ErrNotLive)
@@ -203,6 +227,17 @@ func (k *Kernel) Disconnect(ctx context.Context, nqn string) error {
 	k.disconnects++
 	delete(k.devices, nqn)
 	return nil
+}
+
+// Present is the initiator's.
+func (k *Kernel) Present(maj, minor uint32) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.fail[Present]; err != nil {
+		return false, err
+	}
+	_, ours := k.nqnOf(minor)
+	return maj == major && (ours || k.others[minor]), nil
 }
 
 // Stage is the file system's.
@@ -308,9 +343,13 @@ func (k *Kernel) top(path string) (mount, bool) {
 	return mount{}, false
 }
 
+func (k *Kernel) mounted(minor uint32) bool {
+	return slices.ContainsFunc(k.mounts, func(m mount) bool { return m.minor == minor })
+}
+
 func (k *Kernel) nqnOf(minor uint32) (string, bool) {
 	for nqn, d := range k.devices {
-		if d.minor == minor {
+		if d.minor == minor && !d.lost {
 			return nqn, true
 		}
 	}
