@@ -116,10 +116,21 @@ func (r *request) boot(ctx context.Context, module, work string) (machine.Result
 	}
 	r.note("guest: Linux %s, %d MiB, %d processors: %s\n", linux.Release, r.memoryMB, r.cpus, strings.Join(r.command, " "))
 	defer func() { _ = os.Remove(image) }() // large, and made again from what is there
-	return machine.Run(ctx, machine.Config{
+	return r.start(ctx, machine.Config{
 		Kernel: linux.Image, Initramfs: image, Nonce: nonce, MemoryMB: r.memoryMB, CPUs: r.cpus,
 		Timeout: r.timeout, Logs: work, Out: r.out, Output: os.Stdout, Notes: os.Stderr, Verdicts: cache,
 	})
+}
+
+// start boots, and once more when the kernel never came as far as our command. Under software emulation a boot was
+// seen to end in a panic of the kernel's own timers, before anything of this project ran. What happens after that is never repeated.
+func (r *request) start(ctx context.Context, config machine.Config) (machine.Result, error) {
+	result, err := machine.Run(ctx, config)
+	if !errors.Is(err, machine.ErrNotBooted) || ctx.Err() != nil {
+		return result, err
+	}
+	fmt.Fprintf(os.Stderr, "guest: %v\nguest: booting once more\n", err)
+	return machine.Run(ctx, config)
 }
 
 func (r *request) buildImage(ctx context.Context, module, path string, linux *kernel.Kernel, nonce string) error {
