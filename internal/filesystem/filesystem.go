@@ -37,7 +37,7 @@ var (
 	// ErrIncompatible means: the right device is mounted there, but not as asked for.
 	ErrIncompatible = errors.New("mounted differently")
 	// ErrTarget means: the mount point is not usable (a symbolic link, a file in place
-	// of a directory, a relative path).
+	// of a directory, a relative path, a place whose mounts the host would not see).
 	ErrTarget = errors.New("unusable mount point")
 	// ErrFormat means: mkfs failed.
 	ErrFormat = errors.New("mkfs failed")
@@ -60,6 +60,7 @@ type Mount struct {
 	Options      []string // of this mount: ro, noexec, ...
 	SuperOptions []string // of the filesystem: discard, errors=..., ...
 	ReadOnly     bool     // the mount or its filesystem is read-only
+	Shared       bool     // what is mounted below it propagates to its peers, the host's mount among them
 }
 
 // Kind is what a device holds.

@@ -41,6 +41,7 @@ type tableEntry struct {
 	major, minor          uint32
 	root, target, fstype  string
 	options, superOptions string
+	private               bool
 }
 
 // fakeDisk is both a disk and what is on it.
@@ -62,8 +63,8 @@ func newHost(t *testing.T) (*host, *Filesystem) {
 	h.write()
 	f := New(Config{MountInfo: filepath.Join(h.dir, "mountinfo")})
 	f.system = system{
-		open: h.open, number: h.number, claimed: h.isClaimed, run: h.run, mount: h.mount, bind: h.bind, rebind: h.rebind,
-		unmount: h.unmount,
+		open: h.open, number: h.number, claimed: h.isClaimed, run: h.run, mount: h.mount, bind: h.bind, unmount: h.unmount,
+		mountID: h.mountID,
 	}
 	return h, f
 }
@@ -221,7 +222,7 @@ func (h *host) mount(ctx context.Context, m mountCall) error {
 	return nil
 }
 
-func (h *host) bind(from, to string) error {
+func (h *host) bind(_ context.Context, from, to string, add int) error {
 	if h.onBind != nil {
 		if err := h.onBind(); err != nil {
 			return err
@@ -232,37 +233,41 @@ func (h *host) bind(from, to string) error {
 		return syscall.EINVAL
 	}
 	e.target = to
+	for _, name := range attributeNames(add) {
+		if name == "ro" {
+			e.options = "ro" + strings.TrimPrefix(e.options, "rw")
+		} else {
+			e.options += "," + name
+		}
+	}
 	h.push(e)
 	return nil
 }
 
-func (h *host) rebind(target string, flags uintptr) error {
+// flags changes those of the mount at a place.
+func (h *host) flags(target, options string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for i := len(h.table) - 1; i >= 0; i-- {
-		if h.table[i].target == target {
-			h.table[i].options = flagWords(flags)
-			h.writeLocked()
-			return nil
+	for i, e := range slices.Backward(h.table) {
+		if e.target == target {
+			h.table[i].options = options
+			break
 		}
 	}
-	return syscall.EINVAL
+	h.writeLocked()
 }
 
-func flagWords(flags uintptr) string {
-	words := []string{"rw"}
-	if flags&syscall.MS_RDONLY != 0 {
-		words[0] = "ro"
-	}
-	for _, f := range []struct {
-		flag uintptr
-		word string
-	}{{syscall.MS_NOSUID, "nosuid"}, {syscall.MS_NODEV, "nodev"}, {syscall.MS_NOEXEC, "noexec"}, {syscall.MS_NOATIME, "noatime"}} {
-		if flags&f.flag != 0 {
-			words = append(words, f.word)
+// mountID is the one whose mount point is the longest above a directory.
+func (h *host) mountID(dir string) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	id, longest := 1, 0
+	for _, e := range h.table {
+		if strings.HasPrefix(dir+"/", e.target+"/") && len(e.target) >= longest {
+			id, longest = e.id, len(e.target)
 		}
 	}
-	return strings.Join(words, ",")
+	return id, nil
 }
 
 func (h *host) unmount(target string) error {
@@ -330,9 +335,13 @@ func (h *host) write() {
 func (h *host) writeLocked() {
 	lines := []string{"1 0 254:1 / / rw,relatime shared:1 - ext4 /dev/root rw"}
 	for _, e := range h.table {
+		tags := "shared:7 "
+		if e.private {
+			tags = ""
+		}
 		target := strings.NewReplacer(" ", `\040`, "\t", `\011`, `\`, `\134`).Replace(e.target)
-		lines = append(lines, fmt.Sprintf("%d %d %d:%d %s %s %s shared:7 - %s /dev/x %s",
-			e.id, e.parent, e.major, e.minor, e.root, target, e.options, e.fstype, e.superOptions))
+		lines = append(lines, fmt.Sprintf("%d %d %d:%d %s %s %s %s- %s /dev/x %s",
+			e.id, e.parent, e.major, e.minor, e.root, target, e.options, tags, e.fstype, e.superOptions))
 	}
 	if err := os.WriteFile(filepath.Join(h.dir, "mountinfo"), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		h.t.Error(err)

@@ -125,17 +125,26 @@ func split(entry string) []string {
 	return append(words, strings.TrimSpace(word.String()))
 }
 
-// flags is the same for mount(2), which sets those of a bind mount.
-func (m mountOptions) flags() uintptr {
-	var f uintptr
-	for attr, flag := range map[int]uintptr{
-		unix.MOUNT_ATTR_RDONLY: unix.MS_RDONLY, unix.MOUNT_ATTR_NOSUID: unix.MS_NOSUID, unix.MOUNT_ATTR_NODEV: unix.MS_NODEV,
-		unix.MOUNT_ATTR_NOEXEC: unix.MS_NOEXEC, unix.MOUNT_ATTR_NOATIME: unix.MS_NOATIME, unix.MOUNT_ATTR_NODIRATIME: unix.MS_NODIRATIME,
-		unix.MOUNT_ATTR_STRICTATIME: unix.MS_STRICTATIME, unix.MOUNT_ATTR_NOSYMFOLLOW: unix.MS_NOSYMFOLLOW,
-	} {
-		if m.attributes&attr != 0 {
-			f |= flag
+// attributes is what the kernel keeps for this mount, as the mount table words it:
+// of the access time modes, strictatime is the one that it does not name.
+func (m Mount) attributes() int {
+	var has mountOptions
+	for _, o := range m.Options {
+		has.add(o, o)
+	}
+	if !slices.Contains(m.Options, "relatime") && !slices.Contains(m.Options, "noatime") {
+		has.attributes |= unix.MOUNT_ATTR_STRICTATIME
+	}
+	return has.attributes
+}
+
+// attributeNames is for people.
+func attributeNames(attributes int) []string {
+	var names []string
+	for _, name := range []string{"ro", "nosuid", "nodev", "noexec", "nosymfollow", "nodiratime", "noatime", "strictatime"} {
+		if a, _ := attributeOf(name); attributes&a.set != 0 {
+			names = append(names, name)
 		}
 	}
-	return f
+	return names
 }

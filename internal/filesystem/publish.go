@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const bindLimit = time.Minute // for callers without a deadline
@@ -14,7 +12,14 @@ const bindLimit = time.Minute // for callers without a deadline
 // Bind makes the filesystem staged at staging visible at target, read-only if
 // asked. Of the options, those of a mount (noexec, nosuid, ...) are set on the
 // bind mount; those of the filesystem were its Stage's. Repeated, it changes
-// nothing, so mounts never stack (B2); after a crash half-way it finishes.
+// nothing, so mounts never stack (B2).
+//
+// The mount gets its flags before it is attached, never after: pods use the copy
+// that propagates to the host when it is attached, and a later remount in this
+// mount namespace leaves that copy writable. So no crash leaves half a bind, and
+// one that is there with other flags is refused, not mended. Flags that the staged
+// mount does not have, which means a read-only publish of a writable volume, need
+// Linux 5.12 (mount_setattr); everything else works with 5.2.
 func (f *Filesystem) Bind(ctx context.Context, staging, target string, readonly bool, options []string) error {
 	want, err := parseOptions(options)
 	if err != nil {
@@ -54,67 +59,50 @@ func (f *Filesystem) bind(ctx context.Context, from, to string, want mountOption
 	if err != nil {
 		return err
 	}
-	if !made {
-		there, err = f.makeBind(ctx, from, to)
-		if err != nil {
-			return err
-		}
+	if made {
+		return there.shows(source, want)
 	}
-	err = f.settle(to, source, there, want)
-	if err != nil && !made {
+	if err := f.makeBind(ctx, from, to, want.attributes&^source.attributes()); err != nil {
+		return err
+	}
+	there, mounted, err = f.top(to)
+	if err == nil && !mounted {
+		err = fmt.Errorf("%w: the mount table does not show it", ErrMount)
+	}
+	if err == nil {
+		err = there.shows(source, want)
+	}
+	if err != nil {
 		err = errors.Join(err, f.system.unmount(to)) // undone: what this call did, nothing else
 	}
 	return err
 }
 
-func (f *Filesystem) makeBind(ctx context.Context, from, to string) (Mount, error) {
+func (f *Filesystem) makeBind(ctx context.Context, from, to string, add int) error {
+	if err := f.reachesHost(to); err != nil {
+		return err
+	}
 	if err := directory(to); err != nil {
-		return Mount{}, err
+		return err
 	}
 	if err := left(ctx); err != nil {
-		return Mount{}, err
+		return err
 	}
-	if err := f.system.bind(from, to); err != nil {
-		return Mount{}, fmt.Errorf("%w: %w", ErrMount, err)
-	}
-	there, mounted, err := f.top(to)
-	if err == nil && !mounted {
-		err = fmt.Errorf("%w: the mount table does not show it", ErrMount)
-	}
-	return there, err
+	return f.system.bind(ctx, from, to, add)
 }
 
-// settle proves that what is mounted at the target is the source, and adds the
-// flags that are missing.
-func (f *Filesystem) settle(to string, source, there Mount, want mountOptions) error {
-	if !there.same(source) {
+// shows proves that a bind mount is the source with the wanted flags.
+func (m Mount) shows(source Mount, want mountOptions) error {
+	if !m.same(source) {
 		return fmt.Errorf("%w: %d:%d (%s) is mounted there, the volume is %d:%d",
-			ErrWrongDevice, there.Major, there.Minor, there.Root, source.Major, source.Minor)
+			ErrWrongDevice, m.Major, m.Minor, m.Root, source.Major, source.Minor)
 	}
-	if there.ReadOnly && !want.readOnly() && !source.ReadOnly {
+	if m.ReadOnly && !want.readOnly() && !source.ReadOnly {
 		return fmt.Errorf("%w: read-only, wanted writable", ErrIncompatible)
 	}
-	has, err := parseOptions(there.Options)
-	if err != nil {
-		return err
-	}
-	if has.attributes&want.attributes == want.attributes {
-		return nil
-	}
-	// A remount sets all flags, so those that are there must be said again.
-	if want.attributes&unix.MOUNT_ATTR__ATIME != 0 {
-		has.attributes &^= unix.MOUNT_ATTR__ATIME
-	}
-	want.attributes |= has.attributes
-	if err := f.system.rebind(to, want.flags()); err != nil {
-		return fmt.Errorf("%w: %w", ErrMount, err)
-	}
-	now, mounted, err := f.top(to)
-	if err != nil {
-		return err
-	}
-	if !mounted || !now.same(source) || (want.readOnly() && !now.ReadOnly) {
-		return fmt.Errorf("%w: the flags did not take effect", ErrMount)
+	if missing := want.attributes &^ m.attributes(); missing != 0 {
+		return fmt.Errorf("%w: with %q, which lacks %q; unpublish it first: flags set now would not reach the host's copy",
+			ErrIncompatible, m.Options, attributeNames(missing))
 	}
 	return nil
 }

@@ -40,7 +40,8 @@ func TestRealDeviceMustBeABlockDevice(t *testing.T) {
 	if err := os.WriteFile(file, make([]byte, 4096), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f := New(Config{})
+	_, f := newHost(t)
+	f.system.open, f.system.number = openDevice, deviceNumber
 	_, err := f.Inspect(t.Context(), Device{Path: file})
 	if !errors.Is(err, ErrWrongDevice) && !errors.Is(err, ErrUnreadable) { // no O_DIRECT on some filesystems
 		t.Fatalf("%v", err)

@@ -54,6 +54,9 @@ func (f *Filesystem) stage(ctx context.Context, dev Device, m mountCall) error {
 	if mounted {
 		return there.is(dev, m.fstype)
 	}
+	if err := f.reachesHost(m.target); err != nil { // before anything is formatted
+		return err
+	}
 	leave, err := f.lanes.enter(ctx, "device "+dev.number())
 	if err != nil {
 		return err
@@ -73,12 +76,20 @@ func (f *Filesystem) stage(ctx context.Context, dev Device, m mountCall) error {
 	if err := f.mountOrRepair(ctx, dev, m); err != nil {
 		return err
 	}
-	there, mounted, err = f.top(m.target)
-	if err == nil && !mounted {
-		err = fmt.Errorf("%w: the mount table does not show it", ErrMount)
+	if err := f.staged(dev, m); err != nil {
+		return errors.Join(err, f.system.unmount(m.target)) // undone, or every repetition would stumble over it
 	}
+	return nil
+}
+
+// staged proves that what was mounted is there.
+func (f *Filesystem) staged(dev Device, m mountCall) error {
+	there, mounted, err := f.top(m.target)
 	if err != nil {
 		return err
+	}
+	if !mounted {
+		return fmt.Errorf("%w: the mount table does not show it", ErrMount)
 	}
 	return there.is(dev, m.fstype)
 }

@@ -441,3 +441,22 @@ func TestStageRefusesWhatItCannotDo(t *testing.T) {
 		}
 	}
 }
+
+// What stayed would block every repetition as a wrong mount.
+func TestStageThatFailsIsUndone(t *testing.T) {
+	h, f := newHost(t)
+	_, dev := h.disk("nvme0n1", 1)
+	h.disk("nvme1n1", 2)
+	target := h.path("globalmount")
+	f.system.mount = func(ctx context.Context, m mountCall) error {
+		m.device = "/dev/nvme1n1"
+		return h.mount(ctx, m)
+	}
+	if err := f.Stage(t.Context(), dev, target, "ext4", nil); !errors.Is(err, ErrWrongDevice) || h.at(target) != 0 {
+		t.Fatalf("%v, %d mounts", err, h.at(target))
+	}
+	f.system.mount = h.mount
+	if err := f.Stage(t.Context(), dev, target, "ext4", nil); err != nil || h.at(target) != 1 {
+		t.Fatalf("%v, %d mounts", err, h.at(target))
+	}
+}

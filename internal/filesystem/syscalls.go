@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -94,17 +95,48 @@ func kernelText(fs int) string {
 
 func closeFD(fd int) { _ = unix.Close(fd) }
 
-func bind(from, to string) error {
-	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
-		return &os.PathError{Op: "bind mount", Path: to, Err: err}
+// bind attaches a copy of the mount at from. It is complete, flags and all, before
+// anybody can see it, in this mount namespace or in those it propagates to.
+func bind(ctx context.Context, from, to string, add int) error {
+	target, err := unix.Open(to, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%w: open %s: %w", ErrTarget, to, err)
+	}
+	defer closeFD(target)
+	tree, err := unix.OpenTree(unix.AT_FDCWD, from, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return fmt.Errorf("%w: open_tree (needs Linux 5.2): %w", ErrMount, err)
+	}
+	defer closeFD(tree)
+	if err := setAttributes(tree, add); err != nil {
+		return err
+	}
+	if err := left(ctx); err != nil {
+		return err
+	}
+	if err := unix.MoveMount(tree, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return fmt.Errorf("%w: attach to %s: %w", ErrMount, to, err)
 	}
 	return nil
 }
 
-// rebind sets the flags of one bind mount; a bind mount takes none when it is made.
-func rebind(target string, flags uintptr) error {
-	if err := unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|flags, ""); err != nil {
-		return &os.PathError{Op: "remount", Path: target, Err: err}
+// setAttributes adds flags to a mount that is not attached yet. An older kernel can
+// only remount what is attached, when a writable copy is on the host already, so
+// there the publish is refused.
+func setAttributes(tree, add int) error {
+	if add == 0 {
+		return nil
+	}
+	attr := unix.MountAttr{Attr_set: uint64(add)}
+	if add&unix.MOUNT_ATTR__ATIME != 0 {
+		attr.Attr_clr = unix.MOUNT_ATTR__ATIME // one mode of several: the old one must be said to go
+	}
+	err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr)
+	if errors.Is(err, unix.ENOSYS) {
+		return fmt.Errorf("%w: %q for a part of the volume's pods needs Linux 5.12 on this node (mount_setattr)", ErrMount, attributeNames(add))
+	}
+	if err != nil {
+		return fmt.Errorf("%w: set %q: %w", ErrMount, attributeNames(add), err)
 	}
 	return nil
 }
@@ -116,4 +148,23 @@ func unmount(target string) error {
 		return &os.PathError{Op: "unmount", Path: target, Err: err}
 	}
 	return nil
+}
+
+// mountID is the mount that a directory lies on, by its number in the mount table.
+func mountID(dir string) (int, error) {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer closeFD(fd)
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "mnt_id:"); ok {
+			return strconv.Atoi(strings.TrimSpace(value))
+		}
+	}
+	return 0, fmt.Errorf("no mnt_id in the kernel's fdinfo of %s", dir)
 }

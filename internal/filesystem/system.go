@@ -21,15 +21,15 @@ type system struct {
 	claimed func(path string) (bool, error)
 	run     func(ctx context.Context, name string, args ...string) (result, error)
 	mount   func(ctx context.Context, m mountCall) error
-	bind    func(from, to string) error
-	rebind  func(target string, flags uintptr) error
+	bind    func(ctx context.Context, from, to string, add int) error // add: MOUNT_ATTR_*
 	unmount func(target string) error
+	mountID func(dir string) (int, error)
 }
 
 func linux() system {
 	return system{
 		open: openDevice, number: deviceNumber, claimed: claimed, run: run,
-		mount: mount, bind: bind, rebind: rebind, unmount: unmount,
+		mount: mount, bind: bind, unmount: unmount, mountID: mountID,
 	}
 }
 

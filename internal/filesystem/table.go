@@ -39,14 +39,7 @@ func resolve(path string) (string, error) {
 }
 
 func (f *Filesystem) top(path string) (Mount, bool, error) {
-	table, err := os.Open(f.mountInfo)
-	if err != nil {
-		return Mount{}, false, fmt.Errorf("cannot tell what is mounted at %s: %w", path, err)
-	}
-	defer func() { _ = table.Close() }()
-	stack, err := mountinfo.GetMountsFromReader(table, func(i *mountinfo.Info) (skip, stop bool) {
-		return i.Mountpoint != path, false
-	})
+	stack, err := f.mounts(func(i *mountinfo.Info) bool { return i.Mountpoint == path })
 	if err != nil {
 		return Mount{}, false, fmt.Errorf("cannot tell what is mounted at %s: %w", path, err)
 	}
@@ -54,6 +47,41 @@ func (f *Filesystem) top(path string) (Mount, bool, error) {
 		return Mount{}, false, nil
 	}
 	return entry(topmost(stack)), true, nil
+}
+
+// reachesHost refuses a mount point, on which nothing is mounted yet, when what is
+// mounted there would stay in this process's mount namespace: the host and the
+// pods would see the empty directory and write to the node's own disk. It is so
+// when the container has its directory without mountPropagation: Bidirectional.
+//
+// There is no exception for a process outside any container on a host whose root
+// is private: process 1 of a container is the plugin itself, so a look at
+// /proc/1/ns/mnt cannot tell the two apart, and Kubernetes wants a shared root too.
+func (f *Filesystem) reachesHost(path string) error {
+	parent := filepath.Dir(path)
+	id, err := f.system.mountID(parent)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	under, err := f.mounts(func(i *mountinfo.Info) bool { return i.ID == id })
+	if err != nil {
+		return fmt.Errorf("cannot tell which mount %s lies on: %w", parent, err)
+	}
+	if len(under) == 1 && entry(under[0]).Shared {
+		return nil
+	}
+	return fmt.Errorf("%w: %s lies on a mount that is not shared, so the host and its pods would not see the volume; "+
+		"mount the kubelet directory into the plugin's container with mountPropagation: Bidirectional "+
+		"(without a container: mount --make-rshared /)", ErrTarget, parent)
+}
+
+func (f *Filesystem) mounts(wanted func(*mountinfo.Info) bool) ([]*mountinfo.Info, error) {
+	table, err := os.Open(f.mountInfo)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = table.Close() }()
+	return mountinfo.GetMountsFromReader(table, func(i *mountinfo.Info) (skip, stop bool) { return !wanted(i), false })
 }
 
 // topmost is the one on which no other of the stack lies: a mount over another
@@ -72,6 +100,7 @@ func entry(i *mountinfo.Info) Mount {
 		Major: uint32(i.Major), Minor: uint32(i.Minor), FSType: i.FSType, Root: i.Root,
 		Options: strings.Split(i.Options, ","), SuperOptions: strings.Split(i.VFSOptions, ","),
 	}
+	m.Shared = slices.ContainsFunc(strings.Fields(i.Optional), func(tag string) bool { return strings.HasPrefix(tag, "shared:") })
 	m.ReadOnly = slices.Contains(m.Options, "ro") || slices.Contains(m.SuperOptions, "ro")
 	return m
 }

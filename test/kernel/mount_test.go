@@ -3,12 +3,14 @@
 package kernel
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unsafe"
@@ -241,6 +243,119 @@ func TestReadOnlyBindIsReadOnly(t *testing.T) {
 		t.Errorf("wrote to a volume staged read-only: %v", err)
 	}
 	must(t, f.Unmount(soon(t), ro))
+}
+
+// The plugin mounts in its container's mount namespace; pods use what propagates
+// from there to the host's. A remount does not propagate, so a bind that becomes
+// read-only after it was attached is writable on the host.
+func TestReadOnlyBindIsReadOnlyOnTheHost(t *testing.T) {
+	if inContainer(t) {
+		return
+	}
+	v, f := newVolume(t, "disk-1"), newFilesystem(t)
+	staging, target := mountPoint(t, "globalmount"), mountPoint(t, "ro")
+	output, err := container(t, containerJob{Device: v.dev, Staging: staging, Target: target, Options: []string{"ro", "nodev", "noexec"}})
+	if err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	write(t, staging+"/data", "precious") // the staged mount is on the host too, and writable
+	if err := os.WriteFile(target+"/data", nil, 0o600); !errors.Is(err, unix.EROFS) {
+		t.Errorf("the host can write through a read-only publish: %v", err)
+	}
+	m, ok, err := f.Mounted(target)
+	if err != nil || !ok || !m.ReadOnly || !m.Shared {
+		t.Errorf("%+v %v %v", m, ok, err)
+	}
+	for _, option := range []string{"ro", "nodev", "noexec", "relatime"} {
+		if !slices.Contains(m.Options, option) {
+			t.Errorf("on the host %s is missing: %q", option, m.Options)
+		}
+	}
+	if read(t, target+"/data") != "precious" || mountsAt(t, target) != 1 || mountsAt(t, staging) != 1 {
+		t.Errorf("%d and %d mounts", mountsAt(t, target), mountsAt(t, staging))
+	}
+	must(t, f.Unmount(soon(t), target))
+	must(t, f.Unmount(soon(t), staging))
+	v.disconnect()
+}
+
+// Without mountPropagation: Bidirectional (None is a private mount, HostToContainer
+// a slave) pods would write to the node's own disk.
+func TestMountsThatTheHostWouldNotSeeAreRefused(t *testing.T) {
+	if inContainer(t) {
+		return
+	}
+	for name, propagation := range map[string]uintptr{"None": unix.MS_PRIVATE, "HostToContainer": unix.MS_SLAVE} {
+		t.Run(name, func(t *testing.T) {
+			v, f := newVolume(t, "disk-1"), newFilesystem(t)
+			staging, target := mountPoint(t, "globalmount"), mountPoint(t, "mount")
+			refused := func(job containerJob) {
+				t.Helper()
+				job.Propagation = propagation
+				output, err := container(t, job)
+				if err == nil || !strings.Contains(output, "mountPropagation: Bidirectional") {
+					t.Errorf("%v: %s", err, output)
+				}
+			}
+			refused(containerJob{Device: v.dev, Staging: staging})
+			if c, err := f.Inspect(soon(t), v.dev); err != nil || c.Kind != filesystem.Blank {
+				t.Errorf("formatted before the refusal: %+v %v", c, err)
+			}
+			must(t, f.Stage(soon(t), v.dev, staging, "ext4", nil))
+			refused(containerJob{Device: v.dev, Staging: staging, Target: target})
+			if mountsAt(t, target) != 0 {
+				t.Errorf("%d mounts", mountsAt(t, target))
+			}
+			must(t, f.Unmount(soon(t), staging))
+			v.disconnect()
+		})
+	}
+}
+
+// containerJob is what the plugin does in a mount namespace of its own.
+type containerJob struct {
+	Propagation uintptr // of all mounts there; zero leaves them shared with the host
+	Device      filesystem.Device
+	Staging     string
+	Target      string // empty: stage only
+	Options     []string
+}
+
+const containerVariable = "RDS_CSI_TEST_CONTAINER_JOB"
+
+// container runs the calling test once more, as another process: a goroutine
+// cannot do it, its Filesystem works on other threads.
+func container(t *testing.T, job containerJob) (output string, err error) {
+	t.Helper()
+	text, err := json.Marshal(job)
+	must(t, err)
+	name, _, _ := strings.Cut(t.Name(), "/")
+	cmd := exec.CommandContext(soon(t), "/proc/self/exe", "-test.run=^"+name+"$")
+	cmd.Env = append(os.Environ(), containerVariable+"="+string(text))
+	// Cloned, not unshared: after an unshare the syscall package makes all mounts private.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// inContainer does the job if this process is the one in the container.
+func inContainer(t *testing.T) bool {
+	t.Helper()
+	text, inside := os.LookupEnv(containerVariable)
+	if !inside {
+		return false
+	}
+	var job containerJob
+	must(t, json.Unmarshal([]byte(text), &job))
+	if job.Propagation != 0 {
+		must(t, unix.Mount("", "/", "", unix.MS_REC|job.Propagation, ""))
+	}
+	f := newFilesystem(t)
+	must(t, f.Stage(soon(t), job.Device, job.Staging, "ext4", nil))
+	if job.Target != "" {
+		must(t, f.Bind(soon(t), job.Staging, job.Target, false, job.Options))
+	}
+	return true
 }
 
 func TestUnmountOfABusyMountSaysSo(t *testing.T) {
