@@ -16,8 +16,10 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 
+	"github.com/rds-csi/rds-csi/internal/driver"
 	"github.com/rds-csi/rds-csi/internal/nvme"
 )
 
@@ -421,5 +423,64 @@ func TestWithoutTheModuleTheErrorSaysWhatToLoad(t *testing.T) {
 	_, err := i.Connect(soon(t), e.target(), nvme.Options{})
 	if !errors.Is(err, nvme.ErrUnsupported) || !errors.Is(err, syscall.ENOENT) {
 		t.Errorf("%v", err)
+	}
+}
+
+// An RDS that listens before its exports are back says that the subsystem does
+// not exist, and the kernel gives the controller up although ctrl_loss_tmo is -1.
+// kubelet only publishes again, and the pod has to get its data.
+func TestExportAwayUnderAListeningPort(t *testing.T) {
+	e, keep := newExport(t, "pvc-1", volumeSize), newExport(t, "pvc-2", 32*mib)
+	e.also(keep) // the port stays up
+	i, f := newInitiator(t), newFilesystem(t)
+	node := driver.NewNode(driver.NodeConfig{
+		NodeID: "node-a", Initiator: i, Filesystem: f, Mounts: driver.KernelMounts, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	staging, target := mountPoint(t, "globalmount"), mountPoint(t, "mount")
+	contexts := map[string]string{"nvmeAddress": "127.0.0.1", "nvmePort": fmt.Sprint(e.port)}
+	mode := &csi.VolumeCapability{
+		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: "ext4"}},
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+	}
+	publish := func() error {
+		_, err := node.NodePublishVolume(soon(t), &csi.NodePublishVolumeRequest{
+			VolumeId: "pvc-1", StagingTargetPath: staging, TargetPath: target, PublishContext: contexts, VolumeCapability: mode,
+		})
+		return err
+	}
+	_, err := node.NodeStageVolume(soon(t), &csi.NodeStageVolumeRequest{
+		VolumeId: "pvc-1", StagingTargetPath: staging, PublishContext: contexts, VolumeCapability: mode,
+	})
+	must(t, err)
+	must(t, publish())
+	write(t, target+"/data", "precious")
+
+	e.down()
+	eventually(t, "the kernel gives up", func() bool {
+		_, err := i.Find(e.nqn)
+		return errors.Is(err, nvme.ErrNoPath) || errors.Is(err, nvme.ErrNotConnected)
+	})
+	e.up()
+	if err := publish(); err == nil || mountsAt(t, staging) != 1 || mountsAt(t, target) != 1 {
+		t.Errorf("under a pod: %v", err)
+	}
+	_, err = node.NodeUnpublishVolume(soon(t), &csi.NodeUnpublishVolumeRequest{VolumeId: "pvc-1", TargetPath: target})
+	must(t, err)
+	e.down()
+	if err := publish(); err == nil || mountsAt(t, staging) != 1 {
+		t.Errorf("while it is away: %v", err)
+	}
+	e.up()
+	must(t, publish())
+	if read(t, target+"/data") != "precious" {
+		t.Error("not the volume")
+	}
+	write(t, target+"/more", "still writable")
+	_, err = node.NodeUnpublishVolume(soon(t), &csi.NodeUnpublishVolumeRequest{VolumeId: "pvc-1", TargetPath: target})
+	must(t, err)
+	_, err = node.NodeUnstageVolume(soon(t), &csi.NodeUnstageVolumeRequest{VolumeId: "pvc-1", StagingTargetPath: staging})
+	must(t, err)
+	if c := controllersOf(t, e.nqn); len(c) != 0 {
+		t.Errorf("left: %v", c)
 	}
 }

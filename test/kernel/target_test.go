@@ -101,6 +101,14 @@ func (e *export) down() {
 	must(e.t, os.Remove(e.link()))
 }
 
+// also keeps the port listening, with another's subsystem, when this one is down.
+func (e *export) also(other *export) {
+	e.t.Helper()
+	link := e.entry + "/subsystems/" + other.nqn
+	must(e.t, os.Symlink(other.subsystem, link))
+	e.t.Cleanup(func() { _ = os.Remove(link) })
+}
+
 func (e *export) resize(size int64) {
 	e.t.Helper()
 	must(e.t, os.Truncate(e.file, size))
