@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"path/filepath"
+	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -90,7 +91,8 @@ func (n *Node) stageMissing(ctx context.Context, v volume, p place) error {
 	return n.stage(ctx, v, conn, p)
 }
 
-// checkSingleWriter keeps a ReadWriteOncePod volume to one pod.
+// checkSingleWriter keeps a ReadWriteOncePod volume to one pod. One that is published at its target already is the pod
+// that has it, and whatever else is mounted is its own: kubelet mounts each subPath from the target once more.
 func (n *Node) checkSingleWriter(req *csi.NodePublishVolumeRequest, major, minor uint32, staging, target string) error {
 	if req.GetVolumeCapability().GetAccessMode().GetMode() != csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER {
 		return nil
@@ -99,9 +101,12 @@ func (n *Node) checkSingleWriter(req *csi.NodePublishVolumeRequest, major, minor
 	if err != nil {
 		return err
 	}
-	staging, target = resolve(staging), resolve(target)
+	if slices.Contains(places, resolve(target)) {
+		return nil
+	}
+	staging = resolve(staging)
 	for _, place := range places {
-		if place != staging && place != target {
+		if place != staging {
 			return refuse(codes.FailedPrecondition, "it is for a single writer (ReadWriteOncePod) and is published at %s already", place)
 		}
 	}

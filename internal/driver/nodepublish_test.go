@@ -100,6 +100,10 @@ func TestSingleWriter(t *testing.T) {
 	s.must(at(s.target, csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER))
 	s.must(at(s.target, csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER))
 	wants(t, at(s.target+"2", csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER), codes.FailedPrecondition, s.target)
+	s.kernel.BindElsewhere(s.target, s.target+"-subpath") // kubelet's, for a container of the same pod
+	s.must(at(s.target, csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER))
+	s.must(s.unpublish(s.target))
+	wants(t, at(s.target+"2", csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER), codes.FailedPrecondition, "subpath") // the pod is not gone
 	s.must(at(s.target+"2", csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER))
 	s.kernel.Fail(drivertest.Mounts, errors.New("mountinfo"))
 	wants(t, at(s.target+"3", csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER), codes.Internal)
