@@ -184,11 +184,14 @@ func (n *Node) checkDevice(v volume, path string, mount filesystem.Mount) (lost 
 	return false, nil
 }
 
+// stage leaves no connection behind when it fails, whoever made it: a plugin that was killed between its connect and its
+// mount made it too, and after a final error kubelet sends no unstage.
 func (n *Node) stage(ctx context.Context, v volume, conn connection, p place) error {
-	_, before := n.cfg.Initiator.Find(v.nqn)
-	ours := errors.Is(before, nvme.ErrNotConnected)
 	err := n.connectAndMount(ctx, conn, p)
-	if err != nil && ours {
+	switch {
+	case err == nil:
+	case errors.Is(err, nvme.ErrIdentity), errors.Is(err, nvme.ErrRefused): // another's, or none
+	default:
 		n.undo(ctx, v)
 	}
 	return err
@@ -218,7 +221,7 @@ func (n *Node) connectAndMount(ctx context.Context, conn connection, p place) er
 	return n.cfg.Filesystem.Stage(ctx, dev, p.path, fsType, mount.GetMountFlags())
 }
 
-// undo takes back the connection that a failed stage made. It touches nothing that is mounted or held: the initiator
+// undo takes back the connection of a failed stage. It touches nothing that is mounted or held: the initiator
 // refuses that, and a mkfs that still runs holds the device too.
 func (n *Node) undo(ctx context.Context, v volume) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)

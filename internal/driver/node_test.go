@@ -197,16 +197,23 @@ func TestStagesAtOnce_B1(t *testing.T) {
 	}
 }
 
-// A stage that fails takes back the connection that it made, and no other.
-func TestFailedStageUndoesOnlyItsOwn(t *testing.T) {
+// A stage that fails leaves no connection, also none of a plugin that was killed before its mount.
+func TestFailedStageLeavesNoConnection(t *testing.T) {
 	s := newNodeScene(t)
 	s.kernel.Fail(drivertest.Stage, filesystem.ErrForeignSignature)
 	wants(t, s.stage(), codes.FailedPrecondition, s.volume, "node-a")
 	s.is(0, 0, 0)
 
-	if _, err := s.kernel.Connect(t.Context(), nvme.Target{NQN: s.nqn}, nvme.Options{}); err != nil { // somebody connected it before
-		t.Fatal(err)
+	connected := func() {
+		_, err := s.kernel.Connect(t.Context(), nvme.Target{NQN: s.nqn}, nvme.Options{})
+		s.must(err)
 	}
+	connected()
+	wants(t, s.stage(), codes.FailedPrecondition)
+	s.is(0, 0, 0)
+
+	connected() // at another address, perhaps to other data: not ours to take down
+	s.kernel.Fail(drivertest.Connect, nvme.ErrIdentity)
 	wants(t, s.stage(), codes.FailedPrecondition)
 	s.is(1, 0, 0)
 
