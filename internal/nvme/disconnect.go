@@ -13,7 +13,10 @@ import (
 	"time"
 )
 
-const disconnectLimit = 2 * time.Minute // for callers without a deadline
+const (
+	disconnectLimit = 2 * time.Minute // for callers without a deadline
+	claimLimit      = 5 * time.Second
+)
 
 // Disconnect deletes the controllers of exactly this NQN and returns nil once
 // the NQN has left sysfs, at once if it is not there. It refuses a device that is
@@ -54,7 +57,7 @@ func (i *Initiator) takeDown(ctx context.Context, nqn string, attempted *atomic.
 	}
 	attempted.Store(true)
 	// The claims are kept over the deletion: nobody can mount in between.
-	release, err := i.claimAll(subsystems)
+	release, err := i.claimAll(ctx, nqn, subsystems)
 	if err != nil {
 		return err
 	}
@@ -71,7 +74,7 @@ func (i *Initiator) takeDown(ctx context.Context, nqn string, attempted *atomic.
 }
 
 // claimAll proves that nobody uses any namespace of the subsystems.
-func (i *Initiator) claimAll(subsystems []subsystem) (release func(), err error) {
+func (i *Initiator) claimAll(ctx context.Context, nqn string, subsystems []subsystem) (release func(), err error) {
 	var claims []io.Closer
 	release = func() {
 		for _, c := range claims {
@@ -80,7 +83,7 @@ func (i *Initiator) claimAll(subsystems []subsystem) (release func(), err error)
 	}
 	for _, s := range subsystems {
 		for _, d := range s.namespaces {
-			c, err := i.claimDisk(d)
+			c, err := i.claimDisk(ctx, nqn, d)
 			if err != nil {
 				release()
 				return nil, err
@@ -93,7 +96,7 @@ func (i *Initiator) claimAll(subsystems []subsystem) (release func(), err error)
 	return release, nil
 }
 
-func (i *Initiator) claimDisk(d disk) (io.Closer, error) {
+func (i *Initiator) claimDisk(ctx context.Context, nqn string, d disk) (io.Closer, error) {
 	holders, err := list(filepath.Join(d.dir, "holders"))
 	if err != nil {
 		return nil, err
@@ -105,7 +108,7 @@ func (i *Initiator) claimDisk(d disk) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := i.kernel.claim(path)
+	c, err := i.claim(ctx, nqn, path)
 	switch {
 	case errors.Is(err, syscall.EBUSY):
 		return nil, fmt.Errorf("%w: %s is mounted or claimed; unmount it first", ErrInUse, d.name)
@@ -115,6 +118,50 @@ func (i *Initiator) claimDisk(d disk) (io.Closer, error) {
 		return nil, fmt.Errorf("cannot tell whether %s is in use: %w", d.name, err)
 	}
 	return c, nil
+}
+
+// claim opens the device exclusively. The open hangs when the target fell silent
+// before the kernel had read the partition table: that read holds the disk's
+// open_mutex, and only the deletion of the controller ends it. A device that is
+// mounted or claimed is refused before that mutex is taken, so an open that hangs
+// is no sign of use: with no live controller left, nil is the answer after a
+// while, and the open is closed whenever it returns.
+func (i *Initiator) claim(ctx context.Context, nqn, path string) (io.Closer, error) {
+	type opened struct {
+		c   io.Closer
+		err error
+	}
+	result := make(chan opened, 1)
+	go func() {
+		c, err := i.kernel.claim(path)
+		result <- opened{c, err}
+	}()
+	patience := time.NewTimer(i.claimLimit)
+	defer patience.Stop()
+	select {
+	case o := <-result:
+		return o.c, o.err
+	case <-patience.C:
+	}
+	look := time.NewTicker(i.tick)
+	defer look.Stop()
+	for { // in the lane, also when the caller has left: one open that hangs per device
+		_, _, err := i.look(nqn)
+		if errors.Is(err, ErrNotLive) || errors.Is(err, ErrNoPath) || errors.Is(err, ErrNotConnected) {
+			i.log.WarnContext(ctx, "no answer to an exclusive open and no live controller: deleted without it", "nqn", nqn, "device", path, "seen", err)
+			go func() {
+				if o := <-result; o.err == nil {
+					_ = o.c.Close()
+				}
+			}()
+			return nil, nil
+		}
+		select {
+		case o := <-result:
+			return o.c, o.err
+		case <-look.C:
+		}
+	}
 }
 
 func (i *Initiator) deleteAll(ctx context.Context, nqn string, subsystems []subsystem) error {

@@ -161,6 +161,33 @@ func TestNothingIsDeletedAfterTheCallerLeft(t *testing.T) {
 	}
 }
 
+// The target fell silent before the kernel had read the partition table: the
+// exclusive open hangs until the controller is deleted, so it cannot be what the
+// deletion waits for. While a controller lives it is, and is refused as ever.
+func TestClaimThatHangsUnderADeadTarget(t *testing.T) {
+	m := newMachine(t)
+	i := m.initiator()
+	ctrl, _ := m.add(export{nqn: nqn1})
+	hang := make(chan struct{})
+	m.onClaim = func(string) { <-hang }
+	if err := i.Disconnect(within(t, 50*time.Millisecond), nqn1); !errors.Is(err, ErrTimeout) {
+		t.Fatalf("under a live controller: %v", err)
+	}
+	if _, writes := m.log(); len(writes) != 0 {
+		t.Fatalf("%q", writes)
+	}
+	m.set(ctrl, "state", "connecting")
+	if err := i.Disconnect(t.Context(), nqn1); err != nil {
+		t.Fatal(err)
+	}
+	close(hang)
+	i.waitFor(t, func() bool { // both opens are closed when they come back
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.unclaimed == 2
+	})
+}
+
 // Rule 7: a subsystem without paths is a state of its own.
 func TestSubsystemThatStaysWithoutPath(t *testing.T) {
 	m := newMachine(t)

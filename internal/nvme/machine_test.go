@@ -26,6 +26,7 @@ type machine struct {
 	connects    []string // option strings that the fabrics device was given
 	writes      []string // "nvme0 delete_controller", in order
 	busy        map[string]bool
+	unclaimed   int // claims that were closed
 
 	noNamespace bool                           // connects show no namespace until a rescan
 	onFabrics   func(options string) error     // before a connect takes effect
@@ -50,7 +51,7 @@ func (m *machine) initiator() *Initiator {
 		Host: Host{NQN: hostNQN, ID: "6f1f5d4e-0000-5000-8000-000000000001"},
 	})
 	i.kernel = kernel{fabrics: m.fabrics, write: m.write, claim: m.claim, number: m.number, mknod: m.mknod}
-	i.tick, i.settle, i.rescanAfter = time.Millisecond, 20*time.Millisecond, 5*time.Millisecond
+	i.tick, i.settle, i.rescanAfter, i.claimLimit = time.Millisecond, 20*time.Millisecond, 5*time.Millisecond, 10*time.Millisecond
 	return i
 }
 
@@ -257,7 +258,11 @@ func (m *machine) claim(path string) (io.Closer, error) {
 	if m.busy[filepath.Base(path)] {
 		return nil, &os.PathError{Op: "open", Path: path, Err: syscall.EBUSY}
 	}
-	return closer(func() {}), nil
+	return closer(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.unclaimed++
+	}), nil
 }
 
 // number reads a device node, which in this tree is a file that holds a number.

@@ -69,8 +69,9 @@ type Namespace struct {
 	UUID, NGUID  string
 }
 
-// Observer hears about events, not state: each attempt to connect that reached
-// the kernel and each disconnect that had something to do. Status is one of ok,
+// Observer hears about events, not state: what became of each attempt to connect
+// that reached the kernel, also after its caller had left (a device that never
+// came is not one), and each disconnect that had something to do. Status is one of ok,
 // timeout, in_use or error.
 type Observer interface {
 	ObserveConnect(status string, took time.Duration)
@@ -96,6 +97,7 @@ type Initiator struct {
 	tick   time.Duration // how often sysfs is looked at without an event
 	settle time.Duration // how long a subsystem may outlive its last controller
 
+	claimLimit  time.Duration // how long an exclusive open may take
 	rescanAfter time.Duration // without a device; then twice as long each time
 }
 
@@ -118,7 +120,7 @@ func New(cfg Config) *Initiator {
 	}
 	return &Initiator{
 		cfg: cfg, log: cfg.Logger, kernel: linux(),
-		tick: 200 * time.Millisecond, settle: 5 * time.Second, rescanAfter: time.Second,
+		tick: 200 * time.Millisecond, settle: 5 * time.Second, claimLimit: claimLimit, rescanAfter: time.Second,
 	}
 }
 

@@ -245,6 +245,25 @@ func TestDisconnectUnderAHungTargetIsBounded(t *testing.T) {
 	}
 }
 
+// The target falls silent after the connect and before the kernel has read the
+// partition table: the kernel opens the device for nobody until it is deleted.
+func TestDisconnectBeforeTheFirstRead(t *testing.T) {
+	i, e := newInitiator(t), newExport(t, "disk-1", 32*mib)
+	c := newChoke(t, e)
+	if ns, err := i.Connect(soon(t), c.target(e), nvme.Options{}); err != nil {
+		t.Fatalf("%+v %v", ns, err)
+	}
+	c.close() // and now the RDS is away for good
+	start := time.Now()
+	must(t, i.Disconnect(soon(t), e.nqn))
+	t.Logf("took %v", time.Since(start))
+	if c := controllersOf(t, e.nqn); len(c) != 0 {
+		t.Errorf("left: %v", c)
+	}
+	connect(t, i, e) // the lane is free, and so is the name
+	must(t, i.Disconnect(soon(t), e.nqn))
+}
+
 // B8: the kernel is asked, and knows about every claim.
 func TestDisconnectOfADeviceInUseIsRefused_B8(t *testing.T) {
 	i, e := newInitiator(t), newExport(t, "disk-1", 32*mib)

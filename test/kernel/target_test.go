@@ -281,6 +281,48 @@ func (g gate) Write(p []byte) (int, error) {
 	return g.to.Write(p)
 }
 
+// choke stands between initiator and target, and lets nothing but the set-up of
+// I/O queues through to the target: the first read gets no answer.
+type choke struct{ *silencer }
+
+// What a host sends on a queue until it is connected: ICReq (128 bytes), then the
+// Connect command (8 + 64) with its 1024 bytes of data.
+const queueSetup = 128 + 8 + 64 + 1024
+
+func newChoke(t *testing.T, e *export) choke {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	must(t, err)
+	s := &silencer{listener: l, to: net.JoinHostPort("127.0.0.1", strconv.Itoa(e.port))}
+	s.thawed = sync.NewCond(&s.mu)
+	c := choke{s}
+	s.wait.Go(c.serve)
+	t.Cleanup(s.close)
+	return c
+}
+
+func (c choke) serve() {
+	for first := true; ; first = false {
+		client, err := c.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp4", c.to)
+		if err != nil || !c.keep(client) || !c.keep(server) {
+			_ = client.Close()
+			continue
+		}
+		c.wait.Go(func() { _, _ = io.Copy(client, server) })
+		c.wait.Go(func() {
+			if first { // the admin queue
+				_, _ = io.Copy(server, client)
+			} else {
+				_, _ = io.CopyN(server, client, queueSetup)
+			}
+		})
+	}
+}
+
 func freePort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
