@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -31,18 +30,14 @@ func (i *Initiator) Connect(ctx context.Context, t Target, o Options) (Namespace
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
 	started := time.Now()
-	var attempted atomic.Bool
 	err = i.lanes.do(ctx, t.NQN, func() error {
-		return i.establish(ctx, t, options, &attempted)
+		return i.establish(ctx, t, options, started)
 	}, func(err error) {
 		i.log.WarnContext(ctx, "connect ended after its caller gave up", "nqn", t.NQN, "took", time.Since(started), "error", err)
 	})
 	var ns Namespace
 	if err == nil {
 		ns, err = i.await(ctx, t)
-	}
-	if attempted.Load() {
-		i.cfg.Observer.ObserveConnect(status(err), time.Since(started))
 	}
 	if err != nil {
 		return Namespace{}, fmt.Errorf("connect %s at %s: %w", t.NQN, t.endpoint(), err)
@@ -51,7 +46,7 @@ func (i *Initiator) Connect(ctx context.Context, t Target, o Options) (Namespace
 }
 
 // establish brings a controller about, unless there is one. It runs in the NQN's lane.
-func (i *Initiator) establish(ctx context.Context, t Target, options string, attempted *atomic.Bool) error {
+func (i *Initiator) establish(ctx context.Context, t Target, options string, started time.Time) (err error) {
 	connected, err := i.connected(ctx, t)
 	if connected || err != nil {
 		return err
@@ -67,7 +62,8 @@ func (i *Initiator) establish(ctx context.Context, t Target, options string, att
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", ErrTimeout, err)
 	}
-	attempted.Store(true)
+	// Here, not where the caller waits: he may have left before the kernel was done.
+	defer func() { i.cfg.Observer.ObserveConnect(status(err), time.Since(started)) }()
 	reply, err := i.kernel.fabrics(i.cfg.Fabrics, options)
 	if err != nil {
 		return i.refused(ctx, t, err)

@@ -374,3 +374,26 @@ func TestObserverHearsEventsOnly(t *testing.T) {
 	m.onFabrics = func(string) error { return syscall.EIO }
 	step("connect error", connect)
 }
+
+// The caller left; what the kernel made of the connect counts all the same, once.
+func TestLateConnectIsObservedAsWhatItBecame(t *testing.T) {
+	for want, outcome := range map[string]error{"connect ok": nil, "connect error": syscall.EIO} {
+		m := newMachine(t)
+		i := m.initiator()
+		heard, answer := &events{}, make(chan struct{})
+		i.cfg.Observer = heard
+		m.onFabrics = func(string) error { <-answer; return outcome }
+		if _, err := i.Connect(within(t, 20*time.Millisecond), target(nqn1), Options{}); !errors.Is(err, ErrTimeout) {
+			t.Fatalf("%v", err)
+		}
+		close(answer)
+		leave, err := i.lanes.enter(t.Context(), nqn1) // the operation has ended
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave()
+		if got := strings.Join(heard.seen, ";"); got != want {
+			t.Errorf("heard %q, want %q", got, want)
+		}
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // volumeNSID is the only namespace of a volume's subsystem: one export, NSID 1 [R].
@@ -128,8 +130,12 @@ func (i *Initiator) Present(major, minor uint32) (bool, error) {
 	return err == nil, err
 }
 
+// volumePrefix begins the NQN of every export of an RDS [R].
+const volumePrefix = "nqn.2000-02.com.mikrotik:"
+
 // Connections counts this host's NVMe/TCP controllers by state: live,
-// connecting, resetting, deleting or other. All five are always there.
+// connecting, resetting, deleting or other. All five are always there. A volume's
+// subsystem that has no controller left is one of other: its device is dead.
 func (i *Initiator) Connections() (map[string]int, error) {
 	counts := map[string]int{"live": 0, "connecting": 0, "resetting": 0, "deleting": 0, "other": 0}
 	dirs, err := i.class("nvme")
@@ -152,25 +158,69 @@ func (i *Initiator) Connections() (map[string]int, error) {
 		}
 		counts[state]++
 	}
-	return counts, nil
+	pathless, err := i.pathless()
+	counts["other"] += pathless
+	return counts, err
+}
+
+// pathless counts the subsystems of volumes without a controller.
+func (i *Initiator) pathless() (n int, err error) {
+	dirs, err := i.class("nvme-subsystem")
+	if err != nil {
+		return 0, err
+	}
+	for _, dir := range dirs {
+		nqn, err := attribute(dir, "subsysnqn")
+		if vanished(err) || (err == nil && !strings.HasPrefix(nqn, volumePrefix)) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		names, err := list(dir)
+		if err != nil {
+			return 0, err
+		}
+		if !slices.ContainsFunc(names, controllerName) {
+			n++
+		}
+	}
+	return n, nil
 }
 
 // ours: NVMe/TCP, and made under this node's host NQN. Controllers of PCI disks
 // have no such attribute; one that vanishes meanwhile is nobody's.
 func (i *Initiator) ours(dir string) (state string, ours bool, err error) {
-	want := map[string]string{"transport": "tcp", "hostnqn": i.cfg.Host.NQN}
-	for attr, value := range want {
-		have, err := attribute(dir, attr)
-		if vanished(err) || (err == nil && have != value) {
-			return "", false, nil
-		}
-		if err != nil {
-			return "", false, err
-		}
+	transport, err := attribute(dir, "transport")
+	if vanished(err) || (err == nil && transport != "tcp") {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	host, err := attribute(dir, "hostnqn")
+	if vanished(err) {
+		return "", false, nameless(dir)
+	}
+	if err != nil || host != i.cfg.Host.NQN {
+		return "", false, err
 	}
 	state, err = attribute(dir, "state")
 	if vanished(err) {
 		return "", false, nil
 	}
 	return state, err == nil, err
+}
+
+// nameless: old kernels (5.4) do not show the host's NQN. Whose such a
+// controller of a volume is cannot be told, and zero would be a lie (B7).
+func nameless(dir string) error {
+	nqn, err := attribute(dir, "subsysnqn")
+	if vanished(err) || (err == nil && !strings.HasPrefix(nqn, volumePrefix)) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: this kernel does not show which host connected %s", ErrUnsupported, nqn)
 }

@@ -169,6 +169,40 @@ func TestConnectionsCountsOnlyThisHost(t *testing.T) {
 	}
 }
 
+// B7: a kernel that does not tell whose a controller is gets no count at all.
+func TestConnectionsOnAKernelWithoutHostNames(t *testing.T) {
+	m := newMachine(t)
+	ctrl, _ := m.add(export{nqn: "nqn.2014-08.org.example:root-disk"})
+	remove := func(ctrl string) {
+		if err := os.Remove(filepath.Join(m.dir, "sys/class/nvme", ctrl, "hostnqn")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove(ctrl)
+	if counts, err := m.initiator().Connections(); err != nil || counts["live"] != 0 {
+		t.Errorf("somebody else's: %v %v", counts, err)
+	}
+	ctrl, _ = m.add(export{nqn: nqn1})
+	remove(ctrl)
+	if counts, err := m.initiator().Connections(); !errors.Is(err, ErrUnsupported) || counts != nil {
+		t.Errorf("%v %v", counts, err)
+	}
+}
+
+func TestConnectionsCountDeadSubsystems(t *testing.T) {
+	m := newMachine(t)
+	m.onReplaced = func(string) string { return "subsystem" }
+	for _, nqn := range []string{nqn1, nqn10, "nqn.2014-08.org.example:root-disk"} {
+		ctrl, _ := m.add(export{nqn: nqn})
+		if nqn != nqn10 {
+			m.remove(ctrl)
+		}
+	}
+	if counts, err := m.initiator().Connections(); err != nil || counts["other"] != 1 || counts["live"] != 1 {
+		t.Errorf("%v %v", counts, err)
+	}
+}
+
 func TestConnectionsWithoutTheModule(t *testing.T) {
 	m := newMachine(t)
 	if err := os.Remove(filepath.Join(m.dir, "sys/class/nvme")); err != nil {
