@@ -254,7 +254,7 @@ func TestReadOnlyBindIsReadOnlyOnTheHost(t *testing.T) {
 	}
 	v, f := newVolume(t, "disk-1"), newFilesystem(t)
 	staging, target := mountPoint(t, "globalmount"), mountPoint(t, "ro")
-	output, err := container(t, containerJob{Device: v.dev, Staging: staging, Target: target, Options: []string{"ro", "nodev", "noexec"}})
+	output, err := container(t, containerJob{Device: v.dev, Staging: staging, Target: target, Options: []string{"ro", "nodev", "noexec", "strictatime"}})
 	if err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
@@ -266,10 +266,8 @@ func TestReadOnlyBindIsReadOnlyOnTheHost(t *testing.T) {
 	if err != nil || !ok || !m.ReadOnly || !m.Shared {
 		t.Errorf("%+v %v %v", m, ok, err)
 	}
-	for _, option := range []string{"ro", "nodev", "noexec", "relatime"} {
-		if !slices.Contains(m.Options, option) {
-			t.Errorf("on the host %s is missing: %q", option, m.Options)
-		}
+	if got := strings.Join(m.Options, ","); got != "ro,nodev,noexec" { // strictatime has no word there; relatime would
+		t.Errorf("on the host: %s", got)
 	}
 	if read(t, target+"/data") != "precious" || mountsAt(t, target) != 1 || mountsAt(t, staging) != 1 {
 		t.Errorf("%d and %d mounts", mountsAt(t, target), mountsAt(t, staging))
@@ -352,7 +350,10 @@ func inContainer(t *testing.T) bool {
 	}
 	f := newFilesystem(t)
 	must(t, f.Stage(soon(t), job.Device, job.Staging, "ext4", nil))
-	if job.Target != "" {
+	for range 2 { // the second finds its own flags in the table and changes nothing
+		if job.Target == "" {
+			break
+		}
 		must(t, f.Bind(soon(t), job.Staging, job.Target, false, job.Options))
 	}
 	return true
