@@ -200,6 +200,9 @@ func (c *Client) run(ctx context.Context, s Script) (Reply, error) {
 			return Reply{}, c.failed(s, "", err)
 		}
 		reply, text, err := f.read(answer)
+		if errors.Is(err, ErrOutcomeUnknown) && ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", err, context.Cause(ctx)) // it is the deadline that closed the channel
+		}
 		if err != nil || text != "" {
 			return Reply{}, c.failed(s, text, err)
 		}
