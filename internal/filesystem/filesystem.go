@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+
+	"github.com/rds-csi/rds-csi/internal/lane"
 )
 
 var (
@@ -92,8 +94,8 @@ type Filesystem struct {
 	mountInfo string
 	log       *slog.Logger
 	system    system
-	lanes     lanes // one operation at a time per mount point and per device
-	writers   lanes // devices that mkfs or e2fsck is writing to
+	lanes     lane.Set // one operation at a time per mount point and per device
+	writers   lane.Set // devices that mkfs or e2fsck is writing to
 }
 
 // New makes a Filesystem; it does no I/O.
@@ -104,7 +106,10 @@ func New(cfg Config) *Filesystem {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Filesystem{mountInfo: cfg.MountInfo, log: cfg.Logger, system: linux()}
+	return &Filesystem{
+		mountInfo: cfg.MountInfo, log: cfg.Logger, system: linux(),
+		lanes: lane.Set{Overdue: ErrTimeout}, writers: lane.Set{Overdue: ErrTimeout},
+	}
 }
 
 // Drain waits until no mkfs and no e2fsck runs any more; call it before the
@@ -112,7 +117,7 @@ func New(cfg Config) *Filesystem {
 // signature, which only a person may declare worthless (B21).
 func (f *Filesystem) Drain(ctx context.Context) error {
 	for {
-		device, done := f.writers.any()
+		device, done := f.writers.Any()
 		if done == nil {
 			return nil
 		}
@@ -127,3 +132,11 @@ func (f *Filesystem) Drain(ctx context.Context) error {
 func (d Device) number() string { return fmt.Sprintf("%d:%d", d.Major, d.Minor) }
 
 func (d Device) String() string { return d.Path + " (" + d.number() + ")" }
+
+// left says that the caller has given up: what has not begun must not begin.
+func left(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrTimeout, context.Cause(ctx))
+}

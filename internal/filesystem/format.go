@@ -54,7 +54,7 @@ func (f *Filesystem) unclaimed(dev Device) error {
 // write runs a tool that must not be cut off; Drain waits for it.
 func (f *Filesystem) write(ctx context.Context, dev Device, name string, args ...string) (result, error) {
 	whole := context.WithoutCancel(ctx)
-	leave, err := f.writers.enter(whole, dev.number())
+	leave, err := f.writers.Enter(whole, dev.number())
 	if err != nil {
 		return result{}, err
 	}

@@ -30,7 +30,7 @@ func (f *Filesystem) Inspect(ctx context.Context, dev Device) (Content, error) {
 	ctx, cancel := context.WithTimeout(ctx, inspectLimit)
 	defer cancel()
 	found := make(chan Content, 1)
-	err := f.lanes.do(ctx, "device "+dev.number(), func() error {
+	err := f.lanes.Do(ctx, "device "+dev.number(), func() error {
 		d, err := f.open(dev)
 		if err != nil {
 			return err
@@ -39,7 +39,7 @@ func (f *Filesystem) Inspect(ctx context.Context, dev Device) (Content, error) {
 		c, err := f.inspect(ctx, dev, d)
 		found <- c
 		return err
-	})
+	}, nil)
 	if err != nil {
 		return Content{}, fmt.Errorf("inspect %s: %w", dev, err)
 	}

@@ -38,7 +38,7 @@ func (f *Filesystem) Bind(ctx context.Context, staging, target string, readonly 
 	}
 	ctx, cancel := context.WithTimeout(ctx, bindLimit)
 	defer cancel()
-	err = f.lanes.do(ctx, to, func() error { return f.bind(ctx, from, to, want) })
+	err = f.lanes.Do(ctx, to, func() error { return f.bind(ctx, from, to, want) }, nil)
 	if err != nil {
 		return fmt.Errorf("bind %s to %s: %w", staging, target, err)
 	}

@@ -36,9 +36,9 @@ func (f *Filesystem) Stage(ctx context.Context, dev Device, target, fstype strin
 	}
 	ctx, cancel := context.WithTimeout(ctx, stageLimit)
 	defer cancel()
-	err = f.lanes.do(ctx, path, func() error {
+	err = f.lanes.Do(ctx, path, func() error {
 		return f.stage(ctx, dev, mountCall{device: dev.Path, fstype: fstype, target: path, options: parsed})
-	})
+	}, nil)
 	if err != nil {
 		return fmt.Errorf("stage %s at %s: %w", dev, target, err)
 	}
@@ -57,7 +57,7 @@ func (f *Filesystem) stage(ctx context.Context, dev Device, m mountCall) error {
 	if err := f.reachesHost(m.target); err != nil { // before anything is formatted
 		return err
 	}
-	leave, err := f.lanes.enter(ctx, "device "+dev.number())
+	leave, err := f.lanes.Enter(ctx, "device "+dev.number())
 	if err != nil {
 		return err
 	}

@@ -306,7 +306,7 @@ func TestNothingBeginsAfterTheCallerLeft(t *testing.T) {
 		}
 	}
 	close(d.hang)
-	leave, err := f.lanes.enter(t.Context(), target)
+	leave, err := f.lanes.Enter(t.Context(), target)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func TestMkfsDoesNotBeginAfterTheCallerLeft(t *testing.T) {
 	if err := f.Stage(ctx, dev, target, "ext4", nil); !errors.Is(err, ErrTimeout) {
 		t.Fatalf("%v", err)
 	}
-	done, err := f.lanes.enter(t.Context(), target)
+	done, err := f.lanes.Enter(t.Context(), target)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,12 +31,12 @@ func (f *Filesystem) Unmount(ctx context.Context, target string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, unmountLimit)
 	defer cancel()
-	err = f.lanes.do(ctx, path, func() error {
+	err = f.lanes.Do(ctx, path, func() error {
 		if err := f.unmountAll(ctx, path); err != nil {
 			return err
 		}
 		return f.remove(ctx, path)
-	})
+	}, nil)
 	if err != nil {
 		return fmt.Errorf("unmount %s: %w", target, err)
 	}

@@ -30,7 +30,7 @@ func (i *Initiator) Connect(ctx context.Context, t Target, o Options) (Namespace
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
 	started := time.Now()
-	err = i.lanes.do(ctx, t.NQN, func() error {
+	err = i.lanes.Do(ctx, t.NQN, func() error {
 		return i.establish(ctx, t, options, started)
 	}, func(err error) {
 		i.log.WarnContext(ctx, "connect ended after its caller gave up", "nqn", t.NQN, "took", time.Since(started), "error", err)
@@ -54,7 +54,7 @@ func (i *Initiator) establish(ctx context.Context, t Target, options string, sta
 	// The kernel runs one connect at a time on the whole node and keeps the others
 	// waiting for up to 10 s per silent target. With one attempt per target
 	// address a dead RDS is only ever one of those ahead of a healthy one.
-	leave, err := i.lanes.enter(ctx, "target "+t.endpoint())
+	leave, err := i.lanes.Enter(ctx, "target "+t.endpoint())
 	if err != nil {
 		return err
 	}

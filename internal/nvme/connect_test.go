@@ -387,7 +387,7 @@ func TestLateConnectIsObservedAsWhatItBecame(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 		close(answer)
-		leave, err := i.lanes.enter(t.Context(), nqn1) // the operation has ended
+		leave, err := i.lanes.Enter(t.Context(), nqn1) // the operation has ended
 		if err != nil {
 			t.Fatal(err)
 		}

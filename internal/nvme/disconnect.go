@@ -29,7 +29,7 @@ func (i *Initiator) Disconnect(ctx context.Context, nqn string) error {
 	ctx, cancel := context.WithTimeout(ctx, disconnectLimit)
 	defer cancel()
 	var attempted atomic.Bool
-	err := i.lanes.do(ctx, nqn, func() error {
+	err := i.lanes.Do(ctx, nqn, func() error {
 		return i.takeDown(ctx, nqn, &attempted)
 	}, func(err error) {
 		i.log.WarnContext(ctx, "disconnect ended after its caller gave up", "nqn", nqn, "error", err)

@@ -151,7 +151,7 @@ func TestNothingIsDeletedAfterTheCallerLeft(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 	close(hang)
-	leave, err := i.lanes.enter(t.Context(), nqn1) // the operation has ended
+	leave, err := i.lanes.Enter(t.Context(), nqn1) // the operation has ended
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ import (
 	"log/slog"
 	"path/filepath"
 	"time"
+
+	"github.com/rds-csi/rds-csi/internal/lane"
 )
 
 var (
@@ -93,7 +95,7 @@ type Initiator struct {
 	cfg    Config
 	log    *slog.Logger
 	kernel kernel
-	lanes  lanes         // one kernel operation at a time per NQN and per target address
+	lanes  lane.Set      // one kernel operation at a time per NQN and per target address
 	tick   time.Duration // how often sysfs is looked at without an event
 	settle time.Duration // how long a subsystem may outlive its last controller
 
@@ -119,7 +121,7 @@ func New(cfg Config) *Initiator {
 		cfg.Observer = deaf{}
 	}
 	return &Initiator{
-		cfg: cfg, log: cfg.Logger, kernel: linux(),
+		cfg: cfg, log: cfg.Logger, kernel: linux(), lanes: lane.Set{Overdue: ErrTimeout},
 		tick: 200 * time.Millisecond, settle: 5 * time.Second, claimLimit: claimLimit, rescanAfter: time.Second,
 	}
 }

@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -187,5 +188,30 @@ func TestExampleConfigurationIsAccepted(t *testing.T) {
 	}
 	if strings.Contains(text, "PRIVATE KEY") {
 		t.Error("key material in a manifest")
+	}
+}
+
+// B27: the existing driver has a private key in its repository. Tests make theirs.
+func TestNoKeyInTheRepository_B27(t *testing.T) {
+	mark := []byte("PRIVATE KEY" + "-----")
+	read := 0
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains([]string{".git", ".cache", "bin"}, d.Name()):
+			return fs.SkipDir
+		case !d.Type().IsRegular():
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		read++
+		if bytes.Contains(data, mark) {
+			t.Errorf("%s holds a private key", path)
+		}
+		return err
+	})
+	if err != nil || read < 100 {
+		t.Errorf("read %d files: %v", read, err)
 	}
 }
