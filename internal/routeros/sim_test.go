@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -184,6 +185,7 @@ func TestFaults(t *testing.T) {
 			s := simtest.Start(t, sim.Options{Quirks: map[string]string{"reboot-time": "50ms"}})
 			c := connect(t, s, func(c *routeros.Config) { c.KeepAlive = 300 * time.Millisecond })
 			mustGet(t, c, "vol-1")
+			spares(t, s, 4)
 			inject(t, s, fault)
 			patience := 200 * time.Millisecond
 			if !errors.Is(tt.want, routeros.ErrOutcomeUnknown) {
@@ -200,6 +202,18 @@ func TestFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// spares waits until the RDS has opened so many channels that no command has used: with them the next command leaves at once, and
+// what happens to it is the fault's doing and not a missing channel's.
+func spares(t testing.TB, s *simtest.Server, n int) {
+	t.Helper()
+	for begun := time.Now(); time.Since(begun) < 20*time.Second; runtime.Gosched() {
+		if c := s.Device.Counters(); c.Channels-c.Commands >= n {
+			return
+		}
+	}
+	t.Fatalf("no %d spare channels: %+v", n, s.Device.Counters())
 }
 
 func inject(t testing.TB, s *simtest.Server, fault string) {
