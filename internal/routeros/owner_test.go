@@ -14,6 +14,7 @@ func TestSilentPeer_B13(t *testing.T) {
 		r := newRig(t)
 		c := r.started(func(c *Config) { c.CommandTimeout = 8 * time.Second })
 		mustRun(t, c)
+		synctest.Wait() // channels are open ahead: what hangs is the command, not its channel
 		r.silence()
 		r.with(func() { r.mute = true })
 
@@ -46,6 +47,7 @@ func TestNextCallAfterRecoverySucceeds_B13(t *testing.T) {
 		r := newRig(t)
 		c := r.started(nil)
 		mustRun(t, c)
+		synctest.Wait() // channels are open ahead: what hangs is the command, not its channel
 		r.silence()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
