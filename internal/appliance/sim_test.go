@@ -112,6 +112,29 @@ func TestExportsLostAtReboot(t *testing.T) {
 	}
 }
 
+// The default of RouterOS is to mount whatever it recognises: a volume says no from its first moment, and one that somebody
+// has set to yes is put right before it is handed out.
+func TestRDSKeepsItsHandsOff_B6(t *testing.T) {
+	r := start(t, nil)
+	v, err := r.Create(t.Context(), appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if on, _ := r.server.Device.Disk(v.ID.Slot); on.MountFilesystem {
+		t.Error("a new volume may be mounted by the RDS")
+	}
+	r.device.console(t, fmt.Sprintf(`/disk set [find slot=%q] mount-filesystem=yes`, v.ID.Slot))
+	if on, _ := r.server.Device.Disk(v.ID.Slot); !on.MountFilesystem {
+		t.Fatal("the console did not take the change")
+	}
+	if now, err := r.Export(t.Context(), v.ID.Slot); err != nil || now.MountFilesystem {
+		t.Errorf("%+v, %v", now, err)
+	}
+	if on, _ := r.server.Device.Disk(v.ID.Slot); on.MountFilesystem {
+		t.Error("it was handed out although the RDS may mount it")
+	}
+}
+
 // eventually repeats what failed because the RDS could not be asked, as the CO does.
 func (r rig) eventually(t *testing.T, do func() (appliance.Volume, error)) (v appliance.Volume, err error) {
 	t.Helper()
