@@ -25,6 +25,11 @@ const (
 	neverGiveUp    = -1 * time.Second
 	reconnectDelay = 2 * time.Second
 	keepAlive      = 5 * time.Second
+	// A look costs four console commands; twice a look is the least after which a contradiction is more than a moment's.
+	reconcileInterval = time.Minute
+	reconcileGrace    = 2 * time.Minute
+	// maxVolumeSeries bounds what the opt-in costs: seven series per volume, and a console command that names every slot.
+	maxVolumeSeries = 100
 )
 
 func (c *Config) setDefaults() {
@@ -46,6 +51,8 @@ func (c *Config) setDefaults() {
 	c.Node.CtrlLossTimeout.orElse(neverGiveUp)
 	c.Node.ReconnectDelay.orElse(reconnectDelay)
 	c.Node.KeepAlive.orElse(keepAlive)
+	c.Reconcile.Interval.orElse(reconcileInterval)
+	c.Reconcile.Grace.orElse(reconcileGrace)
 }
 
 func (d *Duration) orElse(def time.Duration) {
@@ -93,8 +100,26 @@ func (c *Config) check(role Role) []error {
 	f.duration("node.keepAlive", c.Node.KeepAlive, CheckKeepAlive)
 	if role == Controller {
 		c.checkAppliances(&f)
+		c.checkReconcile(&f)
 	}
 	return f
+}
+
+func (c *Config) checkReconcile(f *faults) {
+	f.duration("reconcile.interval", c.Reconcile.Interval, between(time.Second, time.Hour))
+	f.duration("reconcile.grace", c.Reconcile.Grace, between(time.Second, 24*time.Hour))
+	if n := c.Metrics.VolumeSeries; n < 0 || n > maxVolumeSeries {
+		f.add("metrics.volumeSeries", "%d is outside 0 to %d", n, maxVolumeSeries)
+	}
+}
+
+func between(least, most time.Duration) func(time.Duration) error {
+	return func(d time.Duration) error {
+		if d < least || d > most {
+			return fmt.Errorf("%s is outside %s to %s", d, least, most)
+		}
+		return nil
+	}
 }
 
 func (c *Config) checkAppliances(f *faults) {
@@ -177,16 +202,10 @@ func (s SSH) check(at string, f *faults) {
 	if s.MaxChannels < 0 || s.MaxChannels > 20 { // 20 is the device's own max-sessions [V]
 		f.add(at+".maxChannels", "%d is outside 1 to 20", s.MaxChannels)
 	}
+	positive := between(100*time.Millisecond, time.Hour)
 	f.duration(at+".dialTimeout", s.DialTimeout, positive)
 	f.duration(at+".commandTimeout", s.CommandTimeout, positive)
 	f.duration(at+".keepAlive", s.KeepAlive, positive)
-}
-
-func positive(d time.Duration) error {
-	if d < 100*time.Millisecond || d > time.Hour {
-		return fmt.Errorf("%s is outside 100ms to 1h", d)
-	}
-	return nil
 }
 
 func checkHostPort(address string) error {

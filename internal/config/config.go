@@ -28,6 +28,8 @@ type Config struct {
 	ClusterID  string     `json:"clusterID"` // empty: the UID of namespace kube-system
 	RDS        []RDS      `json:"rds"`
 	Node       NodeConfig `json:"node"`
+	Reconcile  Reconcile  `json:"reconcile"`
+	Metrics    Metrics    `json:"metrics"`
 }
 
 // RDS is one appliance. No address has a default: a guessed one reaches somebody else's device.
@@ -70,6 +72,17 @@ type NodeConfig struct {
 	CtrlLossTimeout Duration `json:"ctrlLossTimeout"` // negative: never give up
 	ReconnectDelay  Duration `json:"reconnectDelay"`
 	KeepAlive       Duration `json:"keepAlive"`
+}
+
+// Reconcile is how the controller looks after what is attached.
+type Reconcile struct {
+	Interval Duration `json:"interval"` // between two looks at an RDS
+	Grace    Duration `json:"grace"`    // for how long a contradiction must have been seen before it counts
+}
+
+// Metrics tunes what the controller shows.
+type Metrics struct {
+	VolumeSeries int `json:"volumeSeries"` // attached volumes with rds_disk_* series of their own, at most
 }
 
 // Load reads and checks the file at path for one role.

@@ -32,6 +32,8 @@ rds:
     nvme: { address: "fd00::1" }
     pool: { path: /storage-pool/k8s }
 node: { ctrlLossTimeout: 10m, reconnectDelay: 3s, keepAlive: 6 }
+reconcile: { interval: 30s, grace: 90 }
+metrics: { volumeSeries: 20 }
 `
 
 func seconds(n int) Duration { return Duration{Duration: time.Duration(n) * time.Second} }
@@ -54,7 +56,9 @@ func TestWholeFileIsRead(t *testing.T) {
 			PasswordFile: "/etc/rds-csi/password", HostKeyFingerprint: "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
 			NVMe: NVMe{Address: "fd00::1", Port: 4420}, Pool: Pool{Path: "/storage-pool/k8s"},
 		}},
-		Node: NodeConfig{CtrlLossTimeout: seconds(600), ReconnectDelay: seconds(3), KeepAlive: seconds(6)},
+		Node:      NodeConfig{CtrlLossTimeout: seconds(600), ReconnectDelay: seconds(3), KeepAlive: seconds(6)},
+		Reconcile: Reconcile{Interval: seconds(30), Grace: seconds(90)},
+		Metrics:   Metrics{VolumeSeries: 20},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Duration{})); diff != "" {
 		t.Error(diff)
@@ -90,6 +94,9 @@ func TestDefaults(t *testing.T) {
 	want := NodeConfig{CtrlLossTimeout: seconds(-1), ReconnectDelay: seconds(2), KeepAlive: seconds(5)}
 	if diff := cmp.Diff(want, got.Node, cmpopts.IgnoreUnexported(Duration{})); diff != "" {
 		t.Error(diff)
+	}
+	if got.Reconcile.Interval.Duration != time.Minute || got.Reconcile.Grace.Duration != 2*time.Minute || got.Metrics.VolumeSeries != 0 {
+		t.Errorf("unexpected defaults: %+v, %+v", got.Reconcile, got.Metrics)
 	}
 }
 
@@ -131,6 +138,8 @@ node:
   ctrlLossTimeout: 1500ms
   reconnectDelay: 0
   keepAlive: [1]
+reconcile: { interval: 0, grace: soon, every: 1m }
+metrics: { volumeSeries: -1 }
 `
 	_, err := Parse([]byte(text), Controller)
 	if err == nil {
@@ -144,6 +153,7 @@ node:
 		"rds[1].name: \"rds1\" is the name of rds[0]", "rds[1].user: must be text", "rds[1].Address: unknown key",
 		"rds[1].privateKeyFile: is required", "rds[1].hostKeyFingerprint: must look like", "rds[1].nvme.address:", "rds[1].pool.path:",
 		"node.ctrlLossTimeout:", "node.reconnectDelay:", "node.keepAlive:",
+		"reconcile.interval: 0s is outside", "reconcile.grace:", "reconcile.every: unknown key", "metrics.volumeSeries:",
 	} {
 		n := 0
 		for _, line := range lines {
