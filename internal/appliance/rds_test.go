@@ -286,7 +286,7 @@ func TestCapacityNeedsAMountedPool(t *testing.T) {
 	} {
 		r, _ := newRDS(t, c.reply)
 		p, err := r.Capacity(t.Context(), Path{})
-		want := Pool{Path: mustPath(t, "/storage-pool/k8s"), SizeBytes: 7000, FreeBytes: 6000, Filesystem: "btrfs", State: "clean, sync:repair, resync = 3%"}
+		want := Pool{Path: mustPath(t, "/storage-pool/k8s"), Slot: "storage-pool", SizeBytes: 7000, FreeBytes: 6000, Filesystem: "btrfs", State: "clean, sync:repair, resync = 3%"}
 		if c.want != nil {
 			want = Pool{}
 		}

@@ -64,5 +64,8 @@ func (r *RDS) poolOf(path Path, row record) (Pool, error) {
 	if !sizeKnown || !freeKnown {
 		return Pool{}, fmt.Errorf("rds %s: pool %s: %w: size %q, free %q", r.settings.Name, path, ErrAnswer, row.text("size"), row.text("free"))
 	}
-	return Pool{Path: path, SizeBytes: size, FreeBytes: free, Filesystem: row.text("fs"), State: row.text("state")}, nil
+	return Pool{
+		Path: path, Slot: row.text("slot"), SizeBytes: size, FreeBytes: free,
+		Filesystem: row.text("fs"), State: row.text("state"),
+	}, nil
 }

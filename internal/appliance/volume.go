@@ -56,6 +56,7 @@ type CreateRequest struct {
 // Pool is the file system that holds the images.
 type Pool struct {
 	Path                 Path
+	Slot                 string // of the disk item that is mounted there, for Traffic
 	SizeBytes, FreeBytes int64
 	Filesystem           string
 	State                string // as the RDS words it, e.g. "clean" or "clean, sync:repair, resync = ..."

@@ -24,6 +24,8 @@ const (
 	Delete   Op = "delete"
 	Export   Op = "export"
 	Capacity Op = "capacity"
+	Health   Op = "health"
+	Traffic  Op = "traffic"
 )
 
 // The forms of slots that a driver gives: derived from the name, and the existing driver's.
@@ -40,6 +42,7 @@ type Fake struct {
 	mu     sync.Mutex
 	disks  map[string]Disk
 	files  map[string]int64 // by path with a leading slash
+	gauges gauges
 	calls  map[Op]int
 	before map[Op][]error
 	after  map[Op][]error
@@ -307,7 +310,9 @@ func (f *Fake) Capacity(ctx context.Context, path appliance.Path) (p appliance.P
 		if path.MountPoint() != f.settings.Pool.MountPoint() {
 			return f.errorf(path.String(), appliance.ErrPoolNotFound)
 		}
-		p = appliance.Pool{Path: path, SizeBytes: f.poolBytes, FreeBytes: f.free(), Filesystem: "btrfs", State: "clean"}
+		p = appliance.Pool{
+			Path: path, Slot: path.MountPoint(), SizeBytes: f.poolBytes, FreeBytes: f.free(), Filesystem: "btrfs", State: "clean",
+		}
 		return nil
 	})
 	return p, err
