@@ -53,6 +53,8 @@ type Config struct {
 
 // Client talks to one API server.
 type Client struct {
+	leadership
+
 	api kubernetes.Interface
 	cfg Config
 }
