@@ -33,6 +33,7 @@ type Device struct {
 	mu    sync.Mutex // guards flash and everything in it; the exporter is called under it
 	flash flash
 
+	gauges  gauges
 	journal journal
 	power   power
 	booted  atomic.Pointer[time.Time]
@@ -55,6 +56,7 @@ func New(o Options) (*Device, error) {
 		return nil, err
 	}
 	d := &Device{dir: dir, identity: o.Identity, hostKey: o.HostKey, log: o.Logger, exports: tableOnly{}}
+	d.gauges.sensors = DefaultSensors()
 	if d.identity == "" {
 		d.identity = "RDS"
 	}
@@ -184,7 +186,7 @@ func (d *Device) Menu(path string) (console.Menu, bool) {
 	case "/system/identity":
 		return identityMenu(d), true
 	case "/system/health":
-		return healthMenu(), true
+		return d.healthMenu()
 	}
 	return nil, false
 }

@@ -38,6 +38,15 @@ func (m diskMenu) Columns() []string {
 // Verbs are those of this version.
 func (m diskMenu) Verbs() map[string][]string { return m.d.release.diskVerbs() }
 
+// Policy is what a monitor needs: the manual has test for "other test commands" [V], and whether monitors are among them is
+// not known [U].
+func (m diskMenu) Policy(verb string) string {
+	if verb == "monitor-traffic" {
+		return m.d.quirks.get(quirkMonitorPolicy)
+	}
+	return ""
+}
+
 // Items returns all rows.
 func (m diskMenu) Items(ctx context.Context) ([]console.Item, error) {
 	return items(m.d.list(ctx)), nil
@@ -71,7 +80,7 @@ func (m diskMenu) Call(
 	case "remove":
 		return nil, m.d.change(chosen, m.d.remove)
 	case "monitor-traffic":
-		return nil, monitorTraffic(out, chosen)
+		return m.d.monitorTraffic(out, chosen, a)
 	}
 	return nil, fmt.Errorf("failure: %s is not part of this simulator", verb)
 }

@@ -190,50 +190,6 @@ func TestTableIsThatOfTheManual(t *testing.T) {
 	}
 }
 
-// Verbatim from an RDS over SSH [R].
-const monitorSample = `                  slot:    storage-pool
-              read-ops:         243 401
-   read-ops-per-second:               0
-            read-bytes:  33 131 503 616
-             read-rate:            0bps
-  write-ops-per-second:              76
-            write-rate:        12.8Mbps
-         in-flight-ops:               0
-           active-time:             0ms
-             wait-time:             0ms
-`
-
-func TestMonitorTrafficIsVerbatim(t *testing.T) {
-	var b strings.Builder
-	err := monitor(&b, []field{
-		{name: "slot", value: "storage-pool"},
-		{name: "read-ops", value: int64(243401), shape: spaced},
-		{name: "read-ops-per-second", value: int64(0), shape: spaced},
-		{name: "read-bytes", value: int64(33131503616), shape: spaced},
-		{name: "read-rate", value: "0bps"},
-		{name: "write-ops-per-second", value: int64(76), shape: spaced},
-		{name: "write-rate", value: "12.8Mbps"},
-		{name: "in-flight-ops", value: int64(0), shape: spaced},
-		{name: "active-time", value: "0ms"},
-		{name: "wait-time", value: "0ms"},
-	})
-	if diff := cmp.Diff(crlf(monitorSample), b.String()); diff != "" || err != nil {
-		t.Error(diff, err)
-	}
-	names := func(s string) (list []string) {
-		for line := range strings.Lines(s) {
-			name, _, _ := strings.Cut(strings.TrimSpace(line), ":")
-			list = append(list, name)
-		}
-		return list
-	}
-	d := device(t, Options{Users: admin()})
-	got := d.script(t, `/disk/monitor-traffic storage-pool once`)
-	if diff := cmp.Diff(names(monitorSample), names(got)); diff != "" {
-		t.Error(diff)
-	}
-}
-
 func TestFlagsHeaderIsPrintedWhenNothingMatches(t *testing.T) {
 	d := device(t, Options{Users: admin()})
 	for _, form := range []string{"", "detail "} {

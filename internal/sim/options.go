@@ -64,9 +64,9 @@ type NVMeOptions struct {
 	kernel kernel // nil: the real one
 }
 
-// CSIUser is the account of a driver: what it needs and no more.
+// CSIUser is the account of a driver: what it needs and no more. It needs test for monitors only.
 func CSIUser(keys ...ssh.PublicKey) User {
-	return User{Name: "csi", Policies: []string{"ssh", "read", "write"}, Keys: keys}
+	return User{Name: "csi", Policies: []string{"ssh", "read", "write", "test"}, Keys: keys}
 }
 
 // AdminUser is the account that may do everything.

@@ -35,25 +35,35 @@ const (
 	quirkRebootTime           = "reboot-time"
 	quirkCommandTime          = "command-time"
 	quirkMaxSessions          = "max-sessions"
+	quirkHealth               = "health"
+	quirkMonitorPolicy        = "monitor-policy"
+	quirkMonitorFiles         = "monitor-files"
+	quirkMonitorValues        = "monitor-values"
+	quirkMonitorOne           = "monitor-one"
 )
 
 // The values of quirks that are compared with.
 const (
-	accept   = "accept"
-	allow    = "allow"
-	change   = "change"
-	create   = "create"
-	failing  = "error"
-	lost     = "lost"
-	nonzero  = "nonzero"
-	notify   = "notify"
-	random   = "random"
-	reexport = "reexport"
-	refuse   = "refuse"
-	truncate = "truncate"
-	wait     = "wait"
-	yes      = "yes"
-	no       = "no"
+	accept     = "accept"
+	allow      = "allow"
+	asMap      = "map"
+	asSettings = "settings"
+	asText     = "text"
+	change     = "change"
+	create     = "create"
+	failing    = "error"
+	lost       = "lost"
+	missing    = "missing"
+	none       = "none"
+	nonzero    = "nonzero"
+	notify     = "notify"
+	random     = "random"
+	reexport   = "reexport"
+	refuse     = "refuse"
+	truncate   = "truncate"
+	wait       = "wait"
+	yes        = "yes"
+	no         = "no"
 )
 
 // Kinds of quirk values that are not words.
@@ -116,6 +126,16 @@ func Quirks() []Quirk {
 			"how long every command takes at least; a real RDS needs 50ms to 100ms"},
 		{quirkMaxSessions, "20", []string{aNumber},
 			"SSH connections at a time; one more is closed before the banner"},
+		{quirkHealth, "rows", []string{"rows", asSettings, none, missing},
+			"/system/health has a row per sensor, a property per sensor, nothing at all, or does not exist"},
+		{quirkMonitorPolicy, "test", []string{"test", "read"},
+			"the policy that /disk/monitor-traffic needs"},
+		{quirkMonitorFiles, "counters", []string{"counters", none, failing},
+			"/disk/monitor-traffic of a type=file item shows counters, shows none, or fails"},
+		{quirkMonitorValues, "numbers", []string{"numbers", asText},
+			"monitor-traffic as-value yields plain numbers (rates in bits), or the texts of the screen: 12.8Mbps"},
+		{quirkMonitorOne, asMap, []string{asMap, "list"},
+			"monitor-traffic as-value of one item yields its map, or a list of one map"},
 	}
 }
 

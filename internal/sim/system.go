@@ -111,23 +111,6 @@ func identityMenu(d *Device) console.Menu {
 	}
 }
 
-// healthMenu has sensors of the kinds that the manual names; which an RDS has is not known [U].
-func healthMenu() console.Menu {
-	sensors := [][3]string{
-		{"cpu-temperature", "48", "C"}, {"board-temperature1", "33", "C"}, {"fan1-speed", "4320", "RPM"},
-		{"fan2-speed", "4290", "RPM"}, {"psu1-state", "ok", ""}, {"psu2-state", "ok", ""},
-	}
-	return fixedMenu{columns: []string{"name", "value", "type"}, rows: func() []*row {
-		all := make([]*row, 0, len(sensors))
-		for i, s := range sensors {
-			all = append(all, &row{id: itemID(int64(i) + 1), fields: []field{
-				{name: "name", value: s[0]}, {name: "value", value: s[1]}, {name: "type", value: s[2]},
-			}})
-		}
-		return all
-	}}
-}
-
 func userMenu(d *Device) console.Menu {
 	return fixedMenu{columns: []string{"name", "group"}, rows: func() []*row {
 		all := make([]*row, 0, len(d.users))
@@ -173,41 +156,4 @@ func (m systemMenu) Call(
 	}
 	m.d.power.wanted.Store(true) // the session begins it when the script has ended
 	return nil, nil
-}
-
-// monitorTraffic shows the counters of items once. They are all zero: nothing here counts I/O.
-func monitorTraffic(w io.Writer, chosen []*row) error {
-	for _, r := range chosen {
-		slot, _ := r.Get("slot")
-		fields := []field{
-			{name: "slot", value: slot},
-			{name: "read-ops", value: int64(0), shape: spaced},
-			{name: "read-ops-per-second", value: int64(0), shape: spaced},
-			{name: "read-bytes", value: int64(0), shape: spaced},
-			{name: "read-rate", value: "0bps"},
-			{name: "write-ops-per-second", value: int64(0), shape: spaced},
-			{name: "write-rate", value: "0bps"},
-			{name: "in-flight-ops", value: int64(0), shape: spaced},
-			{name: "active-time", value: "0ms"},
-			{name: "wait-time", value: "0ms"},
-		}
-		if err := monitor(w, fields); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// monitor writes names and values, both to the right [R].
-func monitor(w io.Writer, fields []field) error {
-	names, values := 0, 0
-	for _, f := range fields {
-		names, values = max(names, len(f.name)+2), max(values, len(f.bare())+2)
-	}
-	for _, f := range fields {
-		if _, err := fmt.Fprintf(w, "%*s: %*s%s", names, f.name, values-1, f.bare(), eol); err != nil {
-			return err
-		}
-	}
-	return nil
 }
