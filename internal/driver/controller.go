@@ -78,6 +78,11 @@ type Fleet struct {
 type Controller struct {
 	csi.UnimplementedControllerServer
 
+	// Lead answers an error (see Standby) while another controller decides. Nil: this one always does.
+	Lead func() error
+	// Refused is told of an attach that was refused until the user acts. It must not wait. May be nil.
+	Refused func(volume, message string)
+
 	defaultRDS string
 	ledger     Ledger
 	logger     *slog.Logger
@@ -186,7 +191,7 @@ func (c *Controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := c.locks.lock(name+"/"+appliance.SlotFor(fleet.ClusterID, want.ask.Name), "CreateVolume")
+	unlock, err := c.lock(name+"/"+appliance.SlotFor(fleet.ClusterID, want.ask.Name), "CreateVolume")
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +217,7 @@ func (c *Controller) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequ
 		c.logger.WarnContext(ctx, "nothing to delete: not a handle of this driver", "volume", req.GetVolumeId())
 		return &csi.DeleteVolumeResponse{}, nil
 	}
-	unlock, err := c.locks.lock(id.Key(), "DeleteVolume")
+	unlock, err := c.lock(id.Key(), "DeleteVolume")
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,8 @@ type Identity struct {
 	Name, Version string
 	// Ready is the same function that /readyz asks, so that the two cannot differ. It reads memory only.
 	Ready func(context.Context) error
+	// Lead answers an error on a standby; nil: there is none. It reads memory only.
+	Lead func() error
 }
 
 // GetPluginInfo names the driver.
@@ -32,7 +34,9 @@ func (i *Identity) GetPluginCapabilities(context.Context, *csi.GetPluginCapabili
 }
 
 // Probe tells whether the plugin can serve. Not ready is an answer and not an error: a liveness probe must not be
-// wired to it, since restarting a controller does not bring an RDS back.
+// wired to it, since restarting a controller does not bring an RDS back. A standby is not ready here, though it is for
+// /readyz: the sidecars beside it ask until it leads, and only then stand for election themselves.
 func (i *Identity) Probe(ctx context.Context, _ *csi.ProbeRequest) (*csi.ProbeResponse, error) {
-	return &csi.ProbeResponse{Ready: wrapperspb.Bool(i.Ready(ctx) == nil)}, nil
+	leads := i.Lead == nil || i.Lead() == nil
+	return &csi.ProbeResponse{Ready: wrapperspb.Bool(leads && i.Ready(ctx) == nil)}, nil
 }

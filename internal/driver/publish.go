@@ -18,7 +18,7 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := c.locks.lock(id.Key(), "ControllerPublishVolume")
+	unlock, err := c.lock(id.Key(), "ControllerPublishVolume")
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +29,7 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	}
 	abandon, err := c.admit(id.Key(), req.GetNodeId())
 	if err != nil {
-		return nil, err
+		return nil, c.refused(id.Key(), err)
 	}
 	v, err := rds.Export(ctx, id.Slot)
 	if err != nil {
@@ -87,7 +87,7 @@ func (c *Controller) ControllerUnpublishVolume(_ context.Context, req *csi.Contr
 	if id, err := c.parseID(key); err == nil {
 		key = id.Key()
 	}
-	unlock, err := c.locks.lock(key, "ControllerUnpublishVolume")
+	unlock, err := c.lock(key, "ControllerUnpublishVolume")
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ type Server struct {
 	Registry *Registry
 	Healthy  func(context.Context) error // is the process all right; nil: it is when it answers
 	Ready    func(context.Context) error // can it serve; the error tells why not
+	Note     func() string               // what to say beside "ok", from memory; may be nil
 	Logger   *slog.Logger
 }
 
@@ -35,8 +36,8 @@ func (s *Server) Handler() http.Handler {
 		ErrorHandling: promhttp.ContinueOnError, // one bad collector must not take the others away
 		Registry:      s.Registry,
 	}))
-	mux.Handle("GET /healthz", check(s.Healthy))
-	mux.Handle("GET /readyz", check(s.Ready))
+	mux.Handle("GET /healthz", check(s.Healthy, nil))
+	mux.Handle("GET /readyz", check(s.Ready, s.Note))
 	return mux
 }
 
@@ -78,11 +79,14 @@ func (s *Server) logger() *slog.Logger {
 	return s.Logger
 }
 
-// check answers ok, or 503 and why not. A check that hangs is cut off, and runs
-// once however many probes wait for it.
-func check(f func(context.Context) error) http.Handler {
+// check answers ok, and the note, or 503 and why not. A check that hangs is cut
+// off, and runs once however many probes wait for it.
+func check(f func(context.Context) error, note func() string) http.Handler {
 	if f == nil {
 		f = func(context.Context) error { return nil }
+	}
+	if note == nil {
+		note = func() string { return "" }
 	}
 	src := &source[struct{}]{
 		limit: checkLimit,
@@ -92,6 +96,9 @@ func check(f func(context.Context) error) http.Handler {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		answer := "ok"
+		if said := note(); said != "" {
+			answer += ": " + said
+		}
 		if _, err := src.get(r.Context()); err != nil {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			answer = err.Error()

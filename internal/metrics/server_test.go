@@ -25,6 +25,7 @@ func get(handler http.Handler, path string) (code int, body string) {
 func TestHealthzAndReadyz(t *testing.T) {
 	down := func(context.Context) error { return errors.New("rds1: not connected since 12:00:00") }
 	up := func(context.Context) error { return nil }
+	standby := func() string { return "standby, rds-csi-0 leads" }
 	tests := map[string]struct {
 		server metrics.Server
 		path   string
@@ -36,6 +37,10 @@ func TestHealthzAndReadyz(t *testing.T) {
 		"unhealthy":               {metrics.Server{Healthy: down}, "/healthz", 503, "rds1: not connected since 12:00:00\n"},
 		"ready without a check":   {metrics.Server{}, "/readyz", 200, "ok\n"},
 		"ready":                   {metrics.Server{Ready: up}, "/readyz", 200, "ok\n"},
+		"ready, with a note":      {metrics.Server{Ready: up, Note: standby}, "/readyz", 200, "ok: standby, rds-csi-0 leads\n"},
+		"an empty note":           {metrics.Server{Note: func() string { return "" }}, "/readyz", 200, "ok\n"},
+		"not ready, no note":      {metrics.Server{Ready: down, Note: standby}, "/readyz", 503, "rds1: not connected since 12:00:00\n"},
+		"no note on health":       {metrics.Server{Healthy: up, Note: standby}, "/healthz", 200, "ok\n"},
 		"not ready says why":      {metrics.Server{Ready: down}, "/readyz", 503, "rds1: not connected since 12:00:00\n"},
 		"nothing else":            {metrics.Server{}, "/debug/pprof/", 404, "404 page not found\n"},
 	}

@@ -1,0 +1,41 @@
+package driver
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/rds-csi/rds-csi/internal/attach"
+)
+
+// One controller of several decides. That is for order, not for safety: each decision of the ledger follows from the
+// VolumeAttachments alone (package attach), so two that decide at once would decide alike.
+
+// Standby is what a controller answers that does not lead; leader may be empty when nobody is known to.
+func Standby(leader string) error {
+	if leader == "" {
+		return refuse(codes.Unavailable, "standby: no controller leads yet; try again")
+	}
+	return refuse(codes.Unavailable, "standby: %s leads; ask there", leader)
+}
+
+// lock takes the volume for an operation that decides something: only the leader does.
+func (c *Controller) lock(volume, operation string) (unlock func(), err error) {
+	if c.Lead != nil {
+		if err := c.Lead(); err != nil {
+			return nil, fmt.Errorf("volume %s: %w", volume, err)
+		}
+	}
+	return c.locks.lock(volume, operation)
+}
+
+// refused tells the user of a refusal that only he can lift, and answers it. What passes by itself (the ledger does not
+// know yet, the VolumeAttachment is not seen yet) is not worth an event.
+func (c *Controller) refused(volume string, err error) error {
+	var conflict *attach.ConflictError
+	if c.Refused != nil && errors.As(err, &conflict) {
+		c.Refused(volume, conflict.Error())
+	}
+	return err
+}
