@@ -24,7 +24,8 @@ type cluster struct {
 func newCluster(ctx context.Context, cfg config.Config, registry *metrics.Registry, o options) (cluster, error) {
 	c := cluster{configuredID: cfg.ClusterID, logger: o.logger}
 	client, err := kube.New(kube.Config{
-		Kubeconfig: o.kubeconfig, DriverName: cfg.DriverName, Normalize: canonical(cfg.DefaultRDS()), Resolve: driver.PublishedVolume, Logger: o.logger,
+		Kubeconfig: o.kubeconfig, DriverName: cfg.DriverName, Normalize: canonical(cfg.DefaultRDS()), Logger: o.logger,
+		Published: driver.Published, MigrationTimeout: driver.MigrationTimeout,
 	})
 	switch {
 	case errors.Is(err, kube.ErrNoCluster):
@@ -73,7 +74,7 @@ func (c cluster) ready() error {
 	if c.client == nil {
 		return nil
 	}
-	if _, known := c.ledger.Volumes(); !known {
+	if !c.ledger.Known() {
 		return attach.ErrUnknown
 	}
 	return nil

@@ -322,6 +322,7 @@ func apiServer(t *testing.T, up *atomic.Bool) (kubeconfig string) {
 			{"metadata":{"name":"csi-1","uid":"u1","resourceVersion":"1","creationTimestamp":"2026-01-01T00:00:00Z"},"spec":{"attacher":"rds.csi.srvlab.io","nodeName":"node-a","source":{"persistentVolumeName":"pv-1"}},"status":{"attached":true}}]}`,
 		"/api/v1/persistentvolumes": `{"kind":"PersistentVolumeList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[
 			{"metadata":{"name":"pv-1","uid":"p1","resourceVersion":"1"},"spec":{"csi":{"driver":"rds.csi.srvlab.io","volumeHandle":"pvc-0c9a5ee5-6a3c-4a7a-9a53-1d1f5b5f0a11"}}}]}`,
+		"/api/v1/nodes":                  `{"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"node-a","uid":"n1","resourceVersion":"1"}}]}`,
 		"/api/v1/namespaces/kube-system": `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"kube-system","uid":"6f1c2a9e-0000-4000-8000-000000000001"}}`,
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -83,9 +83,10 @@ func BenchmarkReplace10000(b *testing.B) {
 
 func BenchmarkPublish10000(b *testing.B) {
 	l := NewLedger(Options{})
+	l.ReplaceNodes(nil)
 	l.Replace(many(10_000))
 	for b.Loop() {
-		if err := l.Publish("rds1/pvc-77", "node-27", SingleNode); err != nil {
+		if err := l.Publish("rds1/pvc-77", "node-27", SingleNode, time.Time{}); err != nil {
 			b.Fatal(err)
 		}
 	}

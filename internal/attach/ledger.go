@@ -1,9 +1,12 @@
 package attach
 
 import (
+	"cmp"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,19 +35,31 @@ type Ledger struct {
 	name       string       // of this ledger, unlike that of any other process
 	count      atomic.Int64 // volumes with an attached VolumeAttachment, or unknown
 
-	mu       sync.Mutex
-	known    bool
-	arrivals int // events and lists so far
-	ended    int // unpublishes so far
-	volumes  map[string]*volume
-	byUID    map[string]string // UID of a VolumeAttachment -> its volume
-	attached int
+	spread  atomic.Pointer[map[string]int] // attached volumes per node; never changed once it is here
+	changed chan struct{}
+
+	mu         sync.Mutex
+	known      bool // VolumeAttachments were listed
+	nodesKnown bool // Nodes were listed
+	arrivals   int  // events and lists so far
+	ended      int  // unpublishes so far
+	volumes    map[string]*volume
+	byUID      map[string]string // UID of a VolumeAttachment -> its volume
+	attached   int
+	perNode    map[string]int      // attached volumes
+	respread   bool                // perNode is not what spread shows
+	moving     map[string]struct{} // volumes that migrate
+	nodes      map[string]known
 }
 
 // NewLedger makes a ledger that knows nothing, and admits nothing, until the
-// first Replace.
+// first Replace and the first ReplaceNodes.
 func NewLedger(o Options) *Ledger {
-	l := &Ledger{skew: o.ClockSkew, name: rand.Text()[:12], volumes: map[string]*volume{}, byUID: map[string]string{}}
+	l := &Ledger{
+		skew: o.ClockSkew, name: rand.Text()[:12], changed: make(chan struct{}, 1),
+		volumes: map[string]*volume{}, byUID: map[string]string{}, nodes: map[string]known{},
+		perNode: map[string]int{}, moving: map[string]struct{}{},
+	}
 	if l.skew <= 0 {
 		l.skew = defaultClockSkew
 	}
@@ -57,7 +72,7 @@ func NewLedger(o Options) *Ledger {
 // counts nothing, and a restart forgets.
 func Standalone() *Ledger {
 	l := NewLedger(Options{})
-	l.standalone, l.known = true, true
+	l.standalone, l.known, l.nodesKnown = true, true, true
 	return l
 }
 
@@ -72,15 +87,24 @@ func (l *Ledger) Replace(list []Attachment) {
 		now = append(now, l.remember(a))
 	}
 	old := l.volumes
+	if len(l.moving) > 0 {
+		l.signal()
+	}
 	l.volumes, l.byUID, l.attached = make(map[string]*volume, len(list)), make(map[string]string, len(list)), 0
+	l.perNode, l.respread, l.moving = map[string]int{}, true, map[string]struct{}{}
+	for handle, v := range old {
+		if len(v.uses) > 0 {
+			l.at(handle).uses = v.uses
+		}
+	}
 	for _, h := range now {
 		l.put(h)
 	}
 	for handle, v := range old {
-		look(l.volumes, handle).inherit(v.intents)
+		l.inherit(handle, v.intents)
 	}
 	l.known = true
-	l.publishCount()
+	l.publish()
 }
 
 // Upsert applies one added or changed VolumeAttachment.
@@ -89,7 +113,7 @@ func (l *Ledger) Upsert(a Attachment) {
 	defer l.mu.Unlock()
 	l.arrivals++
 	l.put(l.remember(a))
-	l.publishCount()
+	l.publish()
 }
 
 // Remove applies that the VolumeAttachment is gone; an unknown one is no news.
@@ -97,20 +121,20 @@ func (l *Ledger) Remove(uid string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.drop(uid)
-	l.publishCount()
+	l.publish()
 }
 
 // Publish decides whether the volume may go to the node. On nil the admission
 // is recorded until Unpublish, Abandon or the end of the VolumeAttachment.
 // Asked again for what it admitted, it admits again, as long as no clock is
-// further off than Options.ClockSkew.
-func (l *Ledger) Publish(volume, node string, mode Mode) error {
+// further off than Options.ClockSkew, and a migration's time is not over.
+func (l *Ledger) Publish(handle, node string, mode Mode, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.decide(volume, node, mode); err != nil {
+	if err := l.decide(handle, node, mode, now); err != nil {
 		return err
 	}
-	l.at(volume).intend(node)
+	l.change(handle, node, func(v *volume) { v.intend(node, now) })
 	return nil
 }
 
@@ -132,16 +156,25 @@ func (l *Ledger) Unpublish(volume, node string) {
 	l.release(volume, node)
 }
 
+// Known says whether all that decisions rest on was listed.
+func (l *Ledger) Known() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known && l.nodesKnown
+}
+
 // InUse names the nodes that have the volume or may get it: those with a
-// VolumeAttachment, attached or not, and those admitted. The volume may be
-// deleted when there is none.
+// VolumeAttachment, attached or not, those admitted, and those whose kubelet has
+// it in use, unless they are out of service. The volume may be deleted when
+// there is none.
 func (l *Ledger) InUse(volume string) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.known {
+	if !l.known || !l.nodesKnown {
 		return nil, fmt.Errorf("volume %s: %w", volume, ErrUnknown)
 	}
-	return look(l.volumes, volume).nodes(func(held) bool { return true }, true), nil
+	v := look(l.volumes, volume)
+	return sortedSet(append(v.nodes(func(held) bool { return true }, true), v.inUse()...)), nil
 }
 
 // Nodes names the nodes on which the volume is attached, sorted. Without
@@ -159,9 +192,35 @@ func (l *Ledger) Volumes() (n int, known bool) {
 	return int(max(c, 0)), c != unknown
 }
 
+// PerNode is the number of attached volumes of each node that has any. It reads
+// one atomic word: safe and cheap inside a scrape. The map must not be changed.
+func (l *Ledger) PerNode() (spread map[string]int, known bool) {
+	if p := l.spread.Load(); p != nil {
+		return *p, true
+	}
+	return nil, false
+}
+
+// Attachments copies the VolumeAttachments, by volume and node: for background
+// loops.
+func (l *Ledger) Attachments() []Attachment {
+	l.mu.Lock()
+	list := make([]Attachment, 0, len(l.byUID))
+	for _, v := range l.volumes {
+		for _, h := range v.held {
+			list = append(list, h.Attachment)
+		}
+	}
+	l.mu.Unlock()
+	slices.SortFunc(list, func(a, b Attachment) int {
+		return cmp.Or(strings.Compare(a.Volume, b.Volume), strings.Compare(a.Node, b.Node), strings.Compare(a.UID, b.UID))
+	})
+	return list
+}
+
 // decide is the rule of the package comment; it changes nothing.
-func (l *Ledger) decide(volume, node string, mode Mode) error {
-	if !l.known {
+func (l *Ledger) decide(volume, node string, mode Mode, now time.Time) error {
+	if !l.known || !l.nodesKnown {
 		return fmt.Errorf("volume %s to node %s: %w", volume, node, ErrUnknown)
 	}
 	v := look(l.volumes, volume)
@@ -169,11 +228,19 @@ func (l *Ledger) decide(volume, node string, mode Mode) error {
 	if !seen && !l.standalone {
 		return l.notSeen(volume, node, v.spent(node))
 	}
-	if rivals := v.ahead(own, l.skew); len(rivals) >= mode.limit() {
-		return conflict(volume, node, rivals)
+	limit := min(mode, v.mode()).limit()
+	var mounted []rival
+	if !own.Attached {
+		mounted = v.mounted(node)
 	}
-	if rivals := v.holders(node); len(rivals) >= mode.limit() {
-		return conflict(volume, node, rivals)
+	for _, rivals := range [][]rival{v.ahead(own, l.skew), v.holders(node)} {
+		if rivals = eachOnce(append(rivals, mounted...)); len(rivals) >= limit {
+			return conflict(volume, node, rivals)
+		}
+	}
+	if late := v.expired(own, now); late != nil && seen {
+		late.Volume = volume
+		return late
 	}
 	return nil
 }
@@ -208,7 +275,9 @@ func (l *Ledger) remember(a Attachment) held {
 	h := held{Attachment: a, arrival: l.arrivals}
 	v := look(l.volumes, l.byUID[a.UID])
 	if i := v.find(a.UID); i >= 0 {
-		h.arrival, h.spent = v.held[i].arrival, v.held[i].spent
+		old := v.held[i]
+		h.arrival, h.spent = old.arrival, old.spent
+		h.before = old.Attached && old.Volume == a.Volume && old.Node == a.Node
 	}
 	if h.spent > 0 && h.outlived(l.mark(h.spent)) {
 		h.spent = 0
@@ -218,14 +287,11 @@ func (l *Ledger) remember(a Attachment) held {
 
 // put adds or replaces one VolumeAttachment.
 func (l *Ledger) put(h held) {
-	if handle, ok := l.byUID[h.UID]; ok && handle != h.Volume {
+	if handle, ok := l.byUID[h.UID]; ok && (handle != h.Volume || look(l.volumes, handle).nodeOf(h.UID) != h.Node) {
 		l.drop(h.UID) // its PersistentVolume was resolved since
 	}
 	l.byUID[h.UID] = h.Volume
-	v := l.at(h.Volume)
-	before := v.attached()
-	v.put(h)
-	l.recount(before, v.attached())
+	l.change(h.Volume, h.Node, func(v *volume) { v.put(h) })
 }
 
 // drop removes one VolumeAttachment, and the admission that rested on it.
@@ -235,38 +301,74 @@ func (l *Ledger) drop(uid string) {
 		return
 	}
 	delete(l.byUID, uid)
-	v := l.volumes[handle]
-	before := v.attached()
-	v.drop(uid)
-	l.recount(before, v.attached())
-	l.forget(handle)
+	l.change(handle, look(l.volumes, handle).nodeOf(uid), func(v *volume) { v.drop(uid) })
 }
 
 func (l *Ledger) release(handle, node string) {
-	look(l.volumes, handle).release(node)
+	l.change(handle, node, func(v *volume) { v.release(node) })
+}
+
+// inherit takes over the admissions that still have a VolumeAttachment.
+func (l *Ledger) inherit(handle string, intents []intent) {
+	for _, i := range intents {
+		if look(l.volumes, handle).has(i.node) {
+			l.change(handle, i.node, func(v *volume) { v.intend(i.node, i.since) })
+		}
+	}
+}
+
+// change lets one volume change, at one node, and keeps the sums right.
+func (l *Ledger) change(handle, node string, by func(*volume)) {
+	v := l.at(handle)
+	attached, on, moves := v.attached(), v.attachedOn(node), v.moves()
+	by(v)
+	l.attached += step(attached, v.attached())
+	if s := step(on, v.attachedOn(node)); s != 0 {
+		l.respread = true
+		if l.perNode[node] += s; l.perNode[node] == 0 {
+			delete(l.perNode, node)
+		}
+	}
+	delete(l.moving, handle)
+	if v.moves() {
+		l.moving[handle] = struct{}{}
+		moves = true
+	}
+	if moves {
+		l.signal()
+	}
 	l.forget(handle)
+}
+
+// step is by how much a count of what is so changes.
+func step(before, after bool) int {
+	switch {
+	case after && !before:
+		return 1
+	case before && !after:
+		return -1
+	default:
+		return 0
+	}
 }
 
 // forget frees the entry of a volume that nobody has.
 func (l *Ledger) forget(handle string) {
-	if v, ok := l.volumes[handle]; ok && len(v.held) == 0 && len(v.intents) == 0 {
+	if v, ok := l.volumes[handle]; ok && len(v.held)+len(v.intents)+len(v.uses) == 0 {
 		delete(l.volumes, handle)
 	}
 }
 
-func (l *Ledger) recount(before, after bool) {
-	switch {
-	case after && !before:
-		l.attached++
-	case before && !after:
-		l.attached--
+// publish lets scrapes see the numbers: a word each, never torn, never early.
+func (l *Ledger) publish() {
+	if !l.known || l.standalone {
+		return
 	}
-}
-
-// publishCount lets scrapes see the number: one word, never torn, never early.
-func (l *Ledger) publishCount() {
-	if l.known && !l.standalone {
-		l.count.Store(int64(l.attached))
+	l.count.Store(int64(l.attached))
+	if l.respread {
+		l.respread = false
+		spread := maps.Clone(l.perNode)
+		l.spread.Store(&spread)
 	}
 }
 

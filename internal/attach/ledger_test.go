@@ -26,6 +26,12 @@ func waiting(uid, volume, node string, second int) attach.Attachment {
 	return attach.Attachment{UID: uid, Name: "va-" + uid, Volume: volume, Node: node, Created: at(second)}
 }
 
+// multi is of a PersistentVolume with raw block and ReadWriteMany.
+func multi(a attach.Attachment) attach.Attachment {
+	a.Mode = attach.MultiNode
+	return a
+}
+
 func deleting(a attach.Attachment) attach.Attachment {
 	a.Deleting = true
 	return a
@@ -34,6 +40,7 @@ func deleting(a attach.Attachment) attach.Attachment {
 // rebuilt is a ledger of a process that has just started and read the list.
 func rebuilt(list ...attach.Attachment) *attach.Ledger {
 	l := attach.NewLedger(attach.Options{})
+	l.ReplaceNodes(nil)
 	l.Replace(list)
 	return l
 }
@@ -64,7 +71,7 @@ func class(err error) string {
 
 func wantPublish(t *testing.T, l *attach.Ledger, volume, node string, mode attach.Mode, want string) {
 	t.Helper()
-	if got := class(l.Publish(volume, node, mode)); got != want {
+	if got := class(l.Publish(volume, node, mode, at(240))); got != want {
 		t.Errorf("Publish(%s, %s) = %s, want %s", volume, node, got, want)
 	}
 }
@@ -144,7 +151,7 @@ func TestPublishSingleNode(t *testing.T) {
 }
 
 func TestPublishMultiNodeStopsAtTwo(t *testing.T) {
-	l := rebuilt(attached("1", "v", "a", 0), waiting("2", "v", "b", 100), waiting("3", "v", "c", 200))
+	l := rebuilt(multi(attached("1", "v", "a", 0)), multi(waiting("2", "v", "b", 100)), multi(waiting("3", "v", "c", 200)))
 	wantPublish(t, l, "v", "b", attach.MultiNode, "ok")
 	wantPublish(t, l, "v", "c", attach.MultiNode, "conflict with a, b")
 	wantPublish(t, l, "v", "b", attach.SingleNode, "conflict with a")
@@ -194,12 +201,12 @@ func TestUnpublishWithoutNodeMeansAll_B18(t *testing.T) {
 // and what counts is the VolumeAttachment, not who was there first.
 func TestMigrationEndsInOneOwner_B19_B25(t *testing.T) {
 	for gone, stays := range map[string]string{"1": "b", "2": "a"} {
-		l := rebuilt(attached("1", "v", "a", 0), attached("2", "v", "b", 100))
+		l := rebuilt(multi(attached("1", "v", "a", 0)), multi(attached("2", "v", "b", 100)))
 		l.Remove(gone)
 		if diff := cmp.Diff([]string{stays}, l.Nodes("v")); diff != "" {
 			t.Errorf("after %s is gone (-want +got):\n%s", gone, diff)
 		}
-		l.Upsert(waiting("3", "v", "c", 200))
+		l.Upsert(multi(waiting("3", "v", "c", 200)))
 		wantPublish(t, l, "v", "c", attach.SingleNode, "conflict with "+stays)
 		wantPublish(t, l, "v", "c", attach.MultiNode, "ok")
 	}
@@ -291,7 +298,7 @@ func TestLateUnpublishSpendsNotForEver(t *testing.T) {
 	made := waiting("2", "v", "a", 60)
 	l.Upsert(made)
 	l.Unpublish("v", "a") // late, and meant for the first
-	refused := l.Publish("v", "a", attach.SingleNode)
+	refused := l.Publish("v", "a", attach.SingleNode, at(0))
 	if !errors.Is(refused, attach.ErrNotSeen) {
 		t.Fatalf("Publish right after = %v", refused)
 	}
@@ -368,7 +375,7 @@ func TestStandaloneKnowsIntentsAndNoNumber(t *testing.T) {
 }
 
 func TestConflictNamesVolumeNodesAndWayOut(t *testing.T) {
-	err := rebuilt(attached("1", "rds1/v", "a", 0), waiting("2", "rds1/v", "b", 9)).Publish("rds1/v", "b", attach.SingleNode)
+	err := rebuilt(attached("1", "rds1/v", "a", 0), waiting("2", "rds1/v", "b", 9)).Publish("rds1/v", "b", attach.SingleNode, at(0))
 	want := "volume rds1/v cannot be attached to node b: node a has it (VolumeAttachment va-1 is attached); " +
 		"stop the pod that uses it there and wait for the detach"
 	if err == nil || err.Error() != want {

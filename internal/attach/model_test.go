@@ -108,7 +108,7 @@ func (m *model) Create(t *rapid.T) {
 	m.uids++
 	r := &record{Attachment: Attachment{
 		UID: fmt.Sprint(m.uids), Name: volume + "@" + node, Volume: volume, Node: node,
-		Created: m.now.Add(clock).Truncate(time.Second),
+		Created: m.now.Add(clock).Truncate(time.Second), Mode: m.volumes[volume], MigrationTimeout: 100 * time.Hour,
 	}}
 	m.api[r.pair()] = r
 	m.write(r)
@@ -121,7 +121,7 @@ func (m *model) Publish(t *rapid.T) {
 		return
 	}
 	r.touched = true
-	err := m.ledger.Publish(r.Volume, r.Node, m.volumes[r.Volume])
+	err := m.ledger.Publish(r.Volume, r.Node, m.volumes[r.Volume], m.now)
 	if !m.synced && !errors.Is(err, ErrUnknown) {
 		t.Fatalf("unknown ledger answered %v", err)
 	}
@@ -290,6 +290,7 @@ func (m *model) list(t *rapid.T, upTo int) {
 	}
 	list := slices.Collect(maps.Values(m.view))
 	slices.SortFunc(list, func(a, b Attachment) int { return a.Created.Compare(b.Created) })
+	m.ledger.ReplaceNodes(nil)
 	m.ledger.Replace(rapid.Permutation(list).Draw(t, "list order"))
 }
 
@@ -308,7 +309,7 @@ func (m *model) Settle(t *rapid.T) {
 			}
 			free = free && !r.Deleting && !m.tied(r)
 			wanted++
-			if m.ledger.decide(volume, r.Node, mode) == nil {
+			if m.ledger.decide(volume, r.Node, mode, m.now) == nil {
 				admitted++
 			}
 		}
@@ -321,7 +322,7 @@ func (m *model) Settle(t *rapid.T) {
 // retryAll: the attacher asks for all, and what it writes down is seen.
 func (m *model) retryAll(t *rapid.T) {
 	for _, r := range m.sorted() {
-		if err := m.ledger.decide(r.Volume, r.Node, m.volumes[r.Volume]); errors.Is(err, ErrNotSeen) {
+		if err := m.ledger.decide(r.Volume, r.Node, m.volumes[r.Volume], m.now); errors.Is(err, ErrNotSeen) {
 			r.AttachError = err.Error()
 			m.write(r)
 		}
@@ -371,7 +372,7 @@ func (m *model) Restart(t *rapid.T) {
 	m.Sync(t)
 	for volume, mode := range m.volumes {
 		for _, node := range m.nodes {
-			before, after := kind(old.decide(volume, node, mode)), kind(m.ledger.decide(volume, node, mode))
+			before, after := kind(old.decide(volume, node, mode, m.now)), kind(m.ledger.decide(volume, node, mode, m.now))
 			if !m.same(volume+"@"+node, before, after) {
 				t.Fatalf("%s to %s: %s before the restart, %s after it", volume, node, before, after)
 			}
@@ -402,10 +403,10 @@ func (m *model) Check(t *rapid.T) {
 	}
 	for handle, v := range m.ledger.volumes {
 		for _, node := range v.intents {
-			if _, seen := v.right(node); !seen || !m.synced {
+			if _, seen := v.right(node.node); !seen || !m.synced {
 				continue
 			}
-			if err := m.ledger.decide(handle, node, m.volumes[handle]); err != nil {
+			if err := m.ledger.decide(handle, node.node, m.volumes[handle], m.now); err != nil {
 				t.Fatalf("admitted before, and now: %v", err)
 			}
 		}

@@ -9,8 +9,15 @@ import (
 // held is one VolumeAttachment as the ledger keeps it.
 type held struct {
 	Attachment
-	arrival int // with which event or list it was first seen: those of one list share it
-	spent   int // the last unpublish of its pair since it was first seen, or 0
+	arrival int  // with which event or list it was first seen: those of one list share it
+	spent   int  // the last unpublish of its pair since it was first seen, or 0
+	before  bool // it was attached before the last event or list
+}
+
+// intent is an admission.
+type intent struct {
+	node  string
+	since time.Time
 }
 
 // outlived says whether h was written after the unpublish with that mark, and not
@@ -23,7 +30,8 @@ func (h held) outlived(mark string) bool {
 // slice, so a scan beats an index.
 type volume struct {
 	held    []held
-	intents []string // admitted nodes
+	intents []intent
+	uses    []use // by kubelets
 }
 
 // look finds a volume; one that nobody has is empty and not kept.
@@ -39,14 +47,22 @@ func (v *volume) find(uid string) int {
 }
 
 func (v *volume) put(h held) {
+	if h.Attached && !h.before {
+		v.possess(h.Node)
+	}
 	i := v.find(h.UID)
 	if i < 0 {
 		v.held = append(v.held, h)
 		return
 	}
-	node := v.held[i].Node
 	v.held[i] = h
-	v.expire(node)
+}
+
+func (v *volume) nodeOf(uid string) string {
+	if i := v.find(uid); i >= 0 {
+		return v.held[i].Node
+	}
+	return ""
 }
 
 func (v *volume) drop(uid string) {
@@ -64,15 +80,6 @@ func (v *volume) expire(node string) {
 	}
 }
 
-// inherit takes over the admissions that still have a VolumeAttachment.
-func (v *volume) inherit(intents []string) {
-	for _, node := range intents {
-		if v.has(node) {
-			v.intend(node)
-		}
-	}
-}
-
 func (v *volume) has(node string) bool {
 	return slices.ContainsFunc(v.held, func(h held) bool { return h.Node == node })
 }
@@ -81,15 +88,35 @@ func (v *volume) attached() bool {
 	return slices.ContainsFunc(v.held, func(h held) bool { return h.Attached })
 }
 
-func (v *volume) intend(node string) {
-	if !slices.Contains(v.intents, node) {
-		v.intents = append(v.intents, node)
+// attachedOn says whether a VolumeAttachment of that node is attached.
+func (v *volume) attachedOn(node string) bool {
+	return slices.ContainsFunc(v.held, func(h held) bool { return h.Attached && h.Node == node })
+}
+
+func (v *volume) admitted(node string) bool {
+	return slices.ContainsFunc(v.intents, func(i intent) bool { return i.node == node })
+}
+
+func (v *volume) intend(node string, since time.Time) {
+	v.possess(node)
+	if !v.admitted(node) {
+		v.intents = append(v.intents, intent{node, since})
 	}
 }
 
 // release forgets the admission of the node, of all nodes when it is empty.
 func (v *volume) release(node string) {
-	v.intents = slices.DeleteFunc(v.intents, func(n string) bool { return node == "" || n == node })
+	v.intents = slices.DeleteFunc(v.intents, func(i intent) bool { return node == "" || i.node == node })
+}
+
+// mode is the strictest that the VolumeAttachments bring.
+func (v *volume) mode() Mode {
+	for _, h := range v.held {
+		if h.Mode != MultiNode {
+			return SingleNode
+		}
+	}
+	return MultiNode
 }
 
 // spend marks what is seen of the node, or of all nodes, by the number of the
@@ -135,7 +162,7 @@ func (v *volume) ahead(own held, skew time.Duration) []rival {
 	var out []rival
 	for _, h := range v.held {
 		if reason, blocks := h.blocks(own, skew); blocks && h.Node != own.Node {
-			out = append(out, rival{h.Node, reason})
+			out = append(out, rival{node: h.Node, reason: reason})
 		}
 	}
 	return eachOnce(out)
@@ -147,12 +174,12 @@ func (v *volume) holders(node string) []rival {
 	var out []rival
 	for _, h := range v.held {
 		if h.Attached && h.Node != node {
-			out = append(out, rival{h.Node, h.isAttached()})
+			out = append(out, rival{node: h.Node, reason: h.isAttached()})
 		}
 	}
-	for _, n := range v.intents {
-		if n != node {
-			out = append(out, rival{n, "admitted, not confirmed yet"})
+	for _, i := range v.intents {
+		if i.node != node {
+			out = append(out, rival{node: i.node, reason: "admitted, not confirmed yet"})
 		}
 	}
 	return eachOnce(out)
@@ -192,7 +219,21 @@ func (v *volume) nodes(counts func(held) bool, intents bool) []string {
 		}
 	}
 	if intents {
-		out = append(out, v.intents...)
+		for _, i := range v.intents {
+			out = append(out, i.node)
+		}
 	}
 	return sortedSet(out)
+}
+
+// inUse are the nodes whose kubelet has the volume in use, or waits for it, and
+// that are not out of service.
+func (v *volume) inUse() []string {
+	var out []string
+	for _, u := range v.uses {
+		if u.said && !u.off {
+			out = append(out, u.node)
+		}
+	}
+	return out
 }

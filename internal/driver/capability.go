@@ -3,6 +3,8 @@ package driver
 import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
+
+	"github.com/rds-csi/rds-csi/internal/attach"
 )
 
 // Filesystems that a volume can get, and the least size at which their mkfs makes one that is of use.
@@ -59,6 +61,28 @@ func checkCapabilities(caps []*csi.VolumeCapability) (fsType string, err error) 
 	return fsType, nil
 }
 
+// checkPublished refuses what a volume cannot be attached as. Raw block may be on several nodes: a virtual machine that
+// migrates sees to it itself that one of them writes. How many nodes there may be is the ledger's to decide.
+func checkPublished(c *csi.VolumeCapability) error {
+	switch {
+	case c.GetBlock() == nil:
+		return checkCapability(c)
+	case attachMode(c) == attach.MultiNode:
+		return nil
+	default:
+		return checkAccessMode(c.GetAccessMode().GetMode())
+	}
+}
+
+// attachMode is on how many nodes the volume may be by the request. external-attacher makes of the access modes of a
+// PersistentVolume one of CSI: ReadWriteMany becomes MULTI_NODE_MULTI_WRITER.
+func attachMode(c *csi.VolumeCapability) attach.Mode {
+	if c.GetBlock() != nil && c.GetAccessMode().GetMode() == csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER {
+		return attach.MultiNode
+	}
+	return attach.SingleNode
+}
+
 func checkCapability(c *csi.VolumeCapability) error {
 	switch {
 	case c == nil:
@@ -85,7 +109,7 @@ func checkAccessMode(mode csi.VolumeCapability_AccessMode_Mode) error {
 		csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY:
 		return nil
 	default:
-		return invalid("access mode %s is not supported: a file system volume is for one node at a time (ReadWriteOnce or ReadWriteOncePod)", mode)
+		return invalid("access mode %s is not supported: a volume is for one node at a time (ReadWriteOnce or ReadWriteOncePod); only raw block may be ReadWriteMany", mode)
 	}
 }
 

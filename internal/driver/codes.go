@@ -65,6 +65,8 @@ func table() []mapping {
 		{filesystem.ErrBusy, codes.FailedPrecondition},
 		{filesystem.ErrForeignSignature, codes.FailedPrecondition},
 		{filesystem.ErrNotBlank, codes.FailedPrecondition},
+		{filesystem.ErrReadOnly, codes.FailedPrecondition},
+		{filesystem.ErrShared, codes.FailedPrecondition},
 		{filesystem.ErrNotMounted, codes.FailedPrecondition},
 		{filesystem.ErrTarget, codes.FailedPrecondition},
 		{filesystem.ErrWrongDevice, codes.FailedPrecondition},
@@ -83,12 +85,13 @@ func table() []mapping {
 func code(err error) codes.Code {
 	var refused *refusal
 	var conflict *attach.ConflictError
+	var expired *attach.MigrationExpiredError
 	switch {
 	case err == nil:
 		return codes.OK
 	case errors.As(err, &refused):
 		return refused.code
-	case errors.As(err, &conflict):
+	case errors.As(err, &conflict), errors.As(err, &expired):
 		return codes.FailedPrecondition
 	}
 	for _, m := range table() {

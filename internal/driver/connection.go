@@ -2,6 +2,7 @@ package driver
 
 import (
 	"cmp"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -25,12 +26,47 @@ const (
 	keyClassAddress = "storageClassNVMeAddress"
 	// keyVolume is for the controller, not for the node: it tells a VolumeAttachment's volume when its PersistentVolume is gone.
 	keyVolume = "volume"
+	// keyNodeUID tells for which Node object the volume was published: a Node that was made again under the same name is another.
+	keyNodeUID = "nodeUID"
+	// keyMigration is how long two nodes may have the volume. keyMigrationSeconds is what the existing driver wrote.
+	keyMigration        = "migrationTimeout"
+	keyMigrationSeconds = "migrationTimeoutSeconds"
 )
 
-// PublishedVolume reads the volume's canonical handle from a publish context, as a VolumeAttachment keeps it in its status.
-func PublishedVolume(context map[string]string) (handle string, ok bool) {
-	handle, ok = context[keyVolume]
-	return handle, ok && handle != ""
+// The limits of a migration's time, in a StorageClass and in what the existing driver wrote.
+const (
+	leastMigration = 30 * time.Second
+	mostMigration  = time.Hour
+)
+
+// Published reads from a publish context, as a VolumeAttachment keeps it in its status, the volume's canonical handle and
+// the UID of the Node; each is empty when it is not there.
+func Published(context map[string]string) (handle, nodeUID string) {
+	return context[keyVolume], context[keyNodeUID]
+}
+
+// MigrationTimeout reads from a volume context, as a PersistentVolume keeps it, how long a migration may take; 0 when it
+// does not say, or not well. The existing driver's number of seconds is brought within the limits.
+func MigrationTimeout(context map[string]string) time.Duration {
+	if d, err := parseMigration(context[keyMigration]); err == nil {
+		return d
+	}
+	seconds, err := strconv.ParseInt(context[keyMigrationSeconds], 10, 32)
+	if err != nil || seconds <= 0 {
+		return 0
+	}
+	return min(max(time.Duration(seconds)*time.Second, leastMigration), mostMigration)
+}
+
+func parseMigration(text string) (time.Duration, error) {
+	d, err := config.ParseDuration(text)
+	switch {
+	case err != nil:
+		return 0, err
+	case d < leastMigration || d > mostMigration:
+		return 0, fmt.Errorf("%s is not from %s to %s", text, leastMigration, mostMigration)
+	}
+	return d, nil
 }
 
 // volumeContext is what the node has to know of a volume for all its life.
@@ -41,6 +77,7 @@ func volumeContext(v appliance.Volume, p parameters) map[string]string {
 		keyReconnect:    p.reconnectDelay,
 		keyFSType:       p.fsType,
 		keyClassAddress: p.nvmeAddress,
+		keyMigration:    p.migrationTimeout,
 	} {
 		if value != "" {
 			context[key] = value

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -45,8 +46,8 @@ type Appliance interface {
 // Admission decides which node may have a volume. Volumes are named by their canonical handle (appliance.ID.Key), since
 // two PersistentVolumes that write the handle of one disk differently are still one disk.
 type Admission interface {
-	// Publish admits the node (and records the intent) or says why not.
-	Publish(volume, node string, mode attach.Mode) error
+	// Publish admits the node (and records the intent) or says why not; now decides whether a migration has time left.
+	Publish(volume, node string, mode attach.Mode, now time.Time) error
 	// Abandon takes the intent of an admitted publish back.
 	Abandon(volume, node string)
 	// Unpublish forgets the node, or all nodes when it is empty.
@@ -59,6 +60,8 @@ type Attachments interface {
 	InUse(volume string) ([]string, error)
 	// Nodes answers the nodes that have the volume, sorted.
 	Nodes(volume string) []string
+	// NodeUID answers the UID of the Node object of that name; false when there is none, or no Kubernetes.
+	NodeUID(name string) (uid string, ok bool)
 }
 
 // Ledger is the attachment ledger.

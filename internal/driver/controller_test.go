@@ -362,5 +362,8 @@ func TestDeleteIsRefusedWhileTheLedgerIsUnknown_B10(t *testing.T) {
 	wants(t, err, codes.Unavailable)
 	s.ledger.Replace(nil)
 	_, err = s.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id})
+	wants(t, err, codes.Unavailable)
+	s.ledger.ReplaceNodes(nil)
+	_, err = s.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id})
 	wants(t, err, codes.OK)
 }

@@ -88,6 +88,7 @@ func TestRefusalsAreTold(t *testing.T) {
 	}
 	wants(t, publish("node-a"), codes.Unavailable)
 	ledger.Replace(nil)
+	ledger.ReplaceNodes(nil)
 	wants(t, publish("node-a"), codes.NotFound)
 	ledger.Upsert(of("node-a", true))
 	s.rds.Fail(appliancetest.Export, errors.New("broken"))

@@ -19,6 +19,7 @@ type parameters struct {
 	nvmeAddress                     string
 	nvmePort                        int
 	ctrlLossTimeout, reconnectDelay string // as written, checked
+	migrationTimeout                string // as written, checked
 	namespace, claim                string
 }
 
@@ -46,6 +47,11 @@ func parameterTable() map[string]func(*parameters, string) error {
 		keyReconnect: func(p *parameters, v string) error {
 			p.reconnectDelay = v
 			return checkDuration(v, config.CheckReconnectDelay)
+		},
+		keyMigration: func(p *parameters, v string) error {
+			p.migrationTimeout = v
+			_, err := parseMigration(v)
+			return err
 		},
 		paramNamespace: func(p *parameters, v string) error { p.namespace = v; return nil },
 		paramClaim:     func(p *parameters, v string) error { p.claim = v; return nil },

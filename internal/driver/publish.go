@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -27,7 +28,7 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	if err != nil {
 		return nil, err
 	}
-	abandon, err := c.admit(id.Key(), req.GetNodeId())
+	abandon, err := c.admit(id.Key(), req.GetNodeId(), attachMode(req.GetVolumeCapability()))
 	if err != nil {
 		return nil, c.refused(id.Key(), err)
 	}
@@ -36,7 +37,11 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 		abandon()
 		return nil, err
 	}
-	return &csi.ControllerPublishVolumeResponse{PublishContext: publishContext(v, req.GetVolumeContext())}, nil
+	published := publishContext(v, req.GetVolumeContext())
+	if uid, ok := c.ledger.NodeUID(req.GetNodeId()); ok {
+		published[keyNodeUID] = uid
+	}
+	return &csi.ControllerPublishVolumeResponse{PublishContext: published}, nil
 }
 
 func (c *Controller) checkPublish(req *csi.ControllerPublishVolumeRequest) (appliance.ID, error) {
@@ -49,8 +54,8 @@ func (c *Controller) checkPublish(req *csi.ControllerPublishVolumeRequest) (appl
 	case req.GetReadonly():
 		return none, invalid("volume %s: readonly attachments are not supported (PUBLISH_READONLY is not advertised): publish it read-only to the pod", req.GetVolumeId())
 	}
-	if err := checkCapability(req.GetVolumeCapability()); err != nil {
-		return none, err
+	if err := checkPublished(req.GetVolumeCapability()); err != nil {
+		return none, fmt.Errorf("volume %s: %w", req.GetVolumeId(), err)
 	}
 	return c.parseID(req.GetVolumeId())
 }
@@ -63,12 +68,12 @@ func (c *Controller) parseID(handle string) (appliance.ID, error) {
 // admit asks the ledger. The answer takes the admission back, but only one that this call brought about: after a lost
 // reply the node may hold the volume by the earlier one. In Kubernetes the VolumeAttachment precedes the call, so there
 // the admission stays until it goes or ControllerUnpublish comes; both do.
-func (c *Controller) admit(volume, node string) (abandon func(), err error) {
+func (c *Controller) admit(volume, node string, mode attach.Mode) (abandon func(), err error) {
 	before, err := c.ledger.InUse(volume)
 	if err != nil {
 		return nil, fmt.Errorf("volume %s for node %s: %w", volume, node, err)
 	}
-	if err := c.ledger.Publish(volume, node, attach.SingleNode); err != nil {
+	if err := c.ledger.Publish(volume, node, mode, time.Now()); err != nil {
 		return nil, fmt.Errorf("volume %s for node %s: %w", volume, node, err)
 	}
 	if slices.Contains(before, node) {

@@ -28,8 +28,8 @@ func TestPublishBringsWhatTheNodeNeeds(t *testing.T) {
 			t.Errorf("got %v, want %v", reply.GetPublishContext(), want)
 		}
 		// What the VolumeAttachment keeps must lead back to the volume.
-		if handle, ok := driver.PublishedVolume(reply.GetPublishContext()); !ok || handle != id {
-			t.Errorf("the publish context tells %q, %t", handle, ok)
+		if handle, nodeUID := driver.Published(reply.GetPublishContext()); handle != id || nodeUID != "" {
+			t.Errorf("the publish context tells %q, node %q", handle, nodeUID)
 		}
 	}
 }
@@ -136,6 +136,8 @@ func TestPublishWithKubernetes(t *testing.T) {
 		return attach.Attachment{UID: "uid-" + node, Name: "csi-" + node, Volume: id, Node: node, Attached: attached, Created: time.Unix(1_700_000_000, 0)}
 	}
 	ledger.Replace(nil)
+	wants(t, publish(s, "node-a"), codes.Unavailable)
+	ledger.ReplaceNodes(nil)
 	wants(t, publish(s, "node-a"), codes.NotFound)
 	ledger.Upsert(of("node-a", false))
 	wants(t, publish(s, "node-a"), codes.OK)
@@ -144,6 +146,7 @@ func TestPublishWithKubernetes(t *testing.T) {
 	wants(t, publish(s, "node-b"), codes.FailedPrecondition, "node-a", "node-b")
 
 	restarted := attach.NewLedger(attach.Options{})
+	restarted.ReplaceNodes(nil)
 	restarted.Replace([]attach.Attachment{of("node-a", true), of("node-b", false)})
 	again := newScene(t, restarted)
 	again.create("pvc-1")

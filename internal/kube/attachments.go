@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -18,42 +19,78 @@ import (
 	"github.com/rds-csi/rds-csi/internal/attach"
 )
 
-// Ledger is what the VolumeAttachments are fed to.
-type Ledger interface {
+// AttachmentLedger is what the VolumeAttachments are fed to.
+type AttachmentLedger interface {
 	Replace([]attach.Attachment) // the whole truth, after each list
 	Upsert(attach.Attachment)    // one VolumeAttachment was added or changed
 	Remove(uid string)           // one VolumeAttachment is gone
 }
 
+// NodeLedger is what the Nodes are fed to.
+type NodeLedger interface {
+	ReplaceNodes([]attach.Node) // the whole truth, after each list
+	UpsertNode(attach.Node)     // one Node was added or changed
+	RemoveNode(name string)     // one Node is gone
+}
+
+// Ledger is fed from all watches.
+type Ledger interface {
+	AttachmentLedger
+	NodeLedger
+}
+
 // RunAttachments keeps the ledger equal to the VolumeAttachments of this driver
-// until ctx ends, and returns only then. The ledger stays unknown until both
-// lists have come; synced (may be nil) is called once, right after. An API server
+// and to what Nodes say of them until ctx ends, and returns only then. The ledger
+// stays unknown until all lists have come; synced (may be nil) is called once,
+// right after, and by any of the watches: it must not wait. An API server
 // that is down is asked again and again, it is no reason to end.
 func (c *Client) RunAttachments(ctx context.Context, ledger Ledger, synced func()) error {
-	f := newFeed(c.cfg, ledger, synced)
-	volumes, attachments := c.api.CoreV1().PersistentVolumes(), c.api.StorageV1().VolumeAttachments()
+	first := countdown(2, synced)
+	f, n := newFeed(c.cfg, c.volumes, ledger, first), newNodes(c.cfg, ledger, first)
+	volumes, attachments, nodes := c.api.CoreV1().PersistentVolumes(), c.api.StorageV1().VolumeAttachments(), c.api.CoreV1().Nodes()
 	ctx = klog.NewContext(ctx, logr.FromSlogHandler(quiet{c.cfg.Logger.Handler()}))
-	var both sync.WaitGroup
-	both.Go(func() {
+	var all sync.WaitGroup
+	all.Go(func() {
 		follow(ctx, &source{
 			what: "PersistentVolumes", logger: c.cfg.Logger,
 			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				return volumes.List(ctx, o)
 			},
 			watch: volumes.Watch,
-		}, sink[corev1.PersistentVolume]{f.setVolume, f.dropVolume, f.replaceVolumes})
+		}, sink[corev1.PersistentVolume]{f.setVolume, f.dropVolume, f.replaceVolumes, c.contacts[sourceVolumes]})
 	})
-	both.Go(func() {
+	all.Go(func() {
 		follow(ctx, &source{
 			what: "VolumeAttachments", logger: c.cfg.Logger,
 			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				return attachments.List(ctx, o)
 			},
 			watch: attachments.Watch,
-		}, sink[storagev1.VolumeAttachment]{f.setAttachment, f.dropAttachment, f.replaceAttachments})
+		}, sink[storagev1.VolumeAttachment]{f.setAttachment, f.dropAttachment, f.replaceAttachments, c.contacts[sourceAttachments]})
 	})
-	both.Wait()
+	all.Go(func() {
+		follow(ctx, &source{
+			what: "Nodes", logger: c.cfg.Logger,
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return nodes.List(ctx, o)
+			},
+			watch: nodes.Watch,
+		}, sink[corev1.Node]{n.set, n.drop, n.replace, c.contacts[sourceNodes]})
+	})
+	all.Wait()
 	return context.Cause(ctx)
+}
+
+// countdown calls back when it was called n times; never when there is nobody to
+// call.
+func countdown(n int32, then func()) func() {
+	var left atomic.Int32
+	left.Store(n)
+	return func() {
+		if left.Add(-1) == 0 && then != nil {
+			then()
+		}
+	}
 }
 
 // follow lists and watches until ctx ends, come what may. It drives the reflector
@@ -91,6 +128,7 @@ type sink[T any] struct {
 	set     func(*T)
 	drop    func(*T)
 	replace func([]*T)
+	contact *contact
 }
 
 // Add is called by the reflector.
@@ -114,8 +152,12 @@ func (s sink[T]) Replace(list []any, _ string) error {
 		}
 	}
 	s.replace(all)
+	s.contact.now()
 	return nil
 }
+
+// UpdateResourceVersion is called by the reflector after each event and bookmark.
+func (s sink[T]) UpdateResourceVersion(string) { s.contact.now() }
 
 func pass[T any](obj any, to func(*T)) error {
 	o, ok := obj.(*T)

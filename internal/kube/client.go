@@ -45,10 +45,14 @@ type Config struct {
 	Normalize  func(handle string) string // one spelling per volume; nil keeps handles as they are
 	Logger     *slog.Logger
 
-	// Resolve reads the volume's handle out of what ControllerPublishVolume answered
-	// (status.attachmentMetadata). It is asked when the PersistentVolume is gone and
-	// was never seen. Nil: such a volume is counted by its PersistentVolume's name.
-	Resolve func(metadata map[string]string) (handle string, ok bool)
+	// Published reads the volume's handle and the Node's UID out of what
+	// ControllerPublishVolume answered (status.attachmentMetadata); each is empty when
+	// it is not there. The handle is needed when the PersistentVolume is gone and was
+	// never seen. Nil: such a volume is counted by its PersistentVolume's name.
+	Published func(metadata map[string]string) (handle, nodeUID string)
+	// MigrationTimeout reads out of a PersistentVolume's attributes how long two nodes
+	// may have it; zero: the ledger's default. Nil: always that.
+	MigrationTimeout func(attributes map[string]string) time.Duration
 }
 
 // Client talks to one API server.
@@ -57,6 +61,9 @@ type Client struct {
 
 	api kubernetes.Interface
 	cfg Config
+
+	volumes  *volumes
+	contacts map[string]*contact
 }
 
 // New builds a client. It reads credentials, and does no other I/O.
@@ -77,13 +84,16 @@ func NewFor(api kubernetes.Interface, cfg Config) *Client {
 	if cfg.Normalize == nil {
 		cfg.Normalize = func(handle string) string { return handle }
 	}
-	if cfg.Resolve == nil {
-		cfg.Resolve = func(map[string]string) (string, bool) { return "", false }
+	if cfg.Published == nil {
+		cfg.Published = func(map[string]string) (string, string) { return "", "" }
+	}
+	if cfg.MigrationTimeout == nil {
+		cfg.MigrationTimeout = func(map[string]string) time.Duration { return 0 }
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Client{api: api, cfg: cfg}
+	return &Client{api: api, cfg: cfg, volumes: newVolumes(), contacts: newContacts()}
 }
 
 // restConfig leaves rest.Config.Timeout alone: it would cut watches as well. The

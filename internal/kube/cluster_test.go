@@ -109,13 +109,14 @@ func gone() *metav1.Status {
 
 func (c *cluster) client() *kube.Client {
 	return kube.NewFor(c.api, kube.Config{
-		DriverName: driver, Normalize: normalize, Resolve: resolve, Logger: slog.New(c.logs),
+		DriverName: driver, Normalize: normalize, Published: published, Logger: slog.New(c.logs),
 	})
 }
 
-// resolve reads the slot out of the metadata, bare as it is.
-func resolve(metadata map[string]string) (string, bool) {
-	return strings.CutPrefix(metadata["nqn"], "nqn.2000-02.com.mikrotik:")
+// published reads the slot out of the metadata, bare as it is.
+func published(metadata map[string]string) (handle, nodeUID string) {
+	handle, _ = strings.CutPrefix(metadata["nqn"], "nqn.2000-02.com.mikrotik:")
+	return handle, metadata["nodeUID"]
 }
 
 // normalize writes a bare slot as one of the default RDS.

@@ -4,16 +4,13 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 
 	"github.com/rds-csi/rds-csi/internal/attach"
 )
-
-// unresolvedPrefix stands before the name of a PersistentVolume whose handle was
-// never seen. No handle begins so: the colon is not in their grammar.
-const unresolvedPrefix = "persistentvolume:"
 
 // wish is what is kept of a VolumeAttachment. Its volume handle comes from the
 // PersistentVolume, which may become known later, or be gone already.
@@ -28,43 +25,38 @@ type wish struct {
 type feed struct {
 	driver    string
 	normalize func(string) string
-	byContext func(map[string]string) (string, bool)
+	published func(map[string]string) (handle, nodeUID string)
+	timeout   func(map[string]string) time.Duration
 	logger    *slog.Logger
-	ledger    Ledger
+	ledger    AttachmentLedger
 	synced    func()
+	volumes   *volumes
 
-	mu         sync.Mutex
-	handles    map[string]string // PersistentVolume -> handle; ours only, nil before the first list
-	wishes     map[string]wish   // VolumeAttachment -> wish; ours only, nil before the first list
-	complete   bool              // both lists came, the ledger was replaced
-	unresolved map[string]bool   // UIDs that were reported
+	mu           sync.Mutex
+	volumesKnown bool            // PersistentVolumes were listed
+	wishes       map[string]wish // VolumeAttachment -> wish; ours only, nil before the first list
+	complete     bool            // both lists came, the ledger was replaced
+	unresolved   map[string]bool // UIDs that were reported
 }
 
-func newFeed(cfg Config, ledger Ledger, synced func()) *feed {
-	if synced == nil {
-		synced = func() {}
-	}
+func newFeed(cfg Config, index *volumes, ledger AttachmentLedger, synced func()) *feed {
 	return &feed{
-		driver: cfg.DriverName, normalize: cfg.Normalize, byContext: cfg.Resolve, logger: cfg.Logger,
-		ledger: ledger, synced: synced, unresolved: map[string]bool{},
+		driver: cfg.DriverName, normalize: cfg.Normalize, published: cfg.Published, timeout: cfg.MigrationTimeout, logger: cfg.Logger,
+		ledger: ledger, synced: synced, volumes: index, unresolved: map[string]bool{},
 	}
 }
 
 // setVolume: a PersistentVolume was added or changed.
 func (f *feed) setVolume(pv *corev1.PersistentVolume) {
-	handle, ours := f.handle(&pv.Spec)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !ours || f.handles[pv.Name] == handle {
+	p, ours := f.strip(pv)
+	if !ours {
 		return
 	}
-	f.handles[pv.Name] = handle
-	for name, w := range f.wishes {
-		if w.pv == pv.Name {
-			w.Volume = handle
-			f.wishes[name] = w
-			f.upsert(w)
-		}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.volumes.set(p)
+	if before.handle != p.handle || before.mode != p.mode || before.limit != p.limit {
+		f.resolveAll(pv.Name, before.handle, p.handle)
 	}
 }
 
@@ -73,21 +65,42 @@ func (f *feed) setVolume(pv *corev1.PersistentVolume) {
 func (f *feed) dropVolume(pv *corev1.PersistentVolume) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.handles, pv.Name)
+	if before := f.volumes.drop(pv.Name); before.handle != "" {
+		f.resolveAll(pv.Name, before.handle, before.handle)
+	}
+}
+
+// resolveAll looks again at what a PersistentVolume concerns: the wishes for it,
+// and those for its handles, by whichever name.
+func (f *feed) resolveAll(pv, before, after string) {
+	for name, w := range f.wishes {
+		if w.pv != pv && w.Volume != before && w.Volume != after {
+			continue
+		}
+		old := w
+		w.Volume = f.resolve(w, w.Volume)
+		w.Mode, w.MigrationTimeout = f.volumes.terms(w.pv, w.Volume)
+		if w != old {
+			f.wishes[name] = w
+			f.upsert(w)
+		}
+	}
 }
 
 // replaceVolumes: all PersistentVolumes were listed.
 func (f *feed) replaceVolumes(list []*corev1.PersistentVolume) {
-	handles := make(map[string]string, len(list))
+	all := make([]persistent, 0, len(list))
 	for _, pv := range list {
-		if handle, ours := f.handle(&pv.Spec); ours {
-			handles[pv.Name] = handle
+		if p, ours := f.strip(pv); ours {
+			all = append(all, p)
 		}
 	}
 	f.mu.Lock()
-	f.handles = handles
+	f.volumes.replace(all)
+	f.volumesKnown = true
 	for name, w := range f.wishes {
 		w.Volume = f.resolve(w, w.Volume)
+		w.Mode, w.MigrationTimeout = f.volumes.terms(w.pv, w.Volume)
 		f.wishes[name] = w
 	}
 	first := f.replaceLedger()
@@ -105,7 +118,11 @@ func (f *feed) setAttachment(va *storagev1.VolumeAttachment) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w := f.wish(va, f.wishes)
-	if old, ok := f.wishes[va.Name]; ok && old.UID != w.UID {
+	old, ok := f.wishes[va.Name]
+	if ok && old == w {
+		return // nothing of it concerns the ledger
+	}
+	if ok && old.UID != w.UID {
 		f.remove(old.UID) // its name came back before we saw it go
 	}
 	f.wishes[va.Name] = w
@@ -163,10 +180,12 @@ func (f *feed) wish(va *storagev1.VolumeAttachment, before map[string]wish) wish
 	if old, ok := before[va.Name]; ok && old.UID == w.UID {
 		known = old.Volume
 	}
-	if handle, ok := f.byContext(va.Status.AttachmentMetadata); ok {
+	handle, uid := f.published(va.Status.AttachmentMetadata)
+	if w.NodeUID = uid; handle != "" {
 		w.resolved = f.normalize(handle)
 	}
 	w.Volume = f.resolve(w, known)
+	w.Mode, w.MigrationTimeout = f.volumes.terms(w.pv, w.Volume)
 	return w
 }
 
@@ -183,7 +202,7 @@ func (f *feed) handle(spec *corev1.PersistentVolumeSpec) (handle string, ours bo
 // PersistentVolume went stays protected when this process is not the one that saw
 // it. Else a stand-in, so that the attachment is counted and not dropped.
 func (f *feed) resolve(w wish, known string) string {
-	handle, ok := f.handles[w.pv]
+	handle, ok := f.volumes.handle(w.pv)
 	switch {
 	case ok:
 		return handle

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"strings"
 
 	"github.com/rds-csi/rds-csi/internal/attach"
 )
@@ -13,7 +12,7 @@ import (
 // replaceLedger gives the ledger the whole truth, once both lists have come. It
 // reports whether this was the first time.
 func (f *feed) replaceLedger() (first bool) {
-	if f.handles == nil || f.wishes == nil {
+	if !f.volumesKnown || f.wishes == nil {
 		return false
 	}
 	list := make([]attach.Attachment, 0, len(f.wishes))
@@ -44,7 +43,7 @@ func (f *feed) remove(uid string) {
 // report says once that a VolumeAttachment names a PersistentVolume of which
 // nothing is known.
 func (f *feed) report(a attach.Attachment) {
-	pv, unresolved := strings.CutPrefix(a.Volume, unresolvedPrefix)
+	pv, unresolved := Unresolved(a.Volume)
 	if !unresolved || f.unresolved[a.UID] {
 		return
 	}
