@@ -30,6 +30,12 @@ type Initiator interface {
 
 // Filesystem mounts volumes on this node.
 type Filesystem interface {
+	Mounter
+	Blocks
+}
+
+// Mounter mounts file systems.
+type Mounter interface {
 	// Stage mounts the device at target, and makes a file system only on what is proven blank.
 	Stage(ctx context.Context, dev filesystem.Device, target, fsType string, options []string) error
 	// Mounted answers the top-most mount at exactly this path.
@@ -130,7 +136,7 @@ func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 	if err := checkPath("staging target path", req.GetStagingTargetPath()); err != nil {
 		return nil, err
 	}
-	if err := checkCapability(req.GetVolumeCapability()); err != nil {
+	if err := checkNodeCapability(req.GetVolumeCapability()); err != nil {
 		return nil, err
 	}
 	v, unlock, err := n.enter(req.GetVolumeId(), "NodeStageVolume")
@@ -159,8 +165,14 @@ func (n *Node) stageOnce(ctx context.Context, v volume, conn connection, p place
 	if !mounted {
 		return n.stage(ctx, v, conn, p)
 	}
+	if err := p.checkStaged(v, mount); err != nil {
+		return err
+	}
 	if lost, err := n.checkDevice(v, p.path, mount); err != nil {
 		return n.restage(ctx, v, p, mount, lost, err)
+	}
+	if !p.block() && readOnlyAtNode(p.capability) && !mount.ReadOnly {
+		return refuse(codes.AlreadyExists, "%s is staged writable, not read-only", p.path)
 	}
 	if asked := p.capability.GetMount().GetFsType(); asked != "" && asked != mount.FSType {
 		return refuse(codes.AlreadyExists, "%s is staged with %s, not with %s", p.path, mount.FSType, asked)
@@ -187,7 +199,7 @@ func (n *Node) checkDevice(v volume, path string, mount filesystem.Mount) (lost 
 // stage leaves no connection behind when it fails, whoever made it: a plugin that was killed between its connect and its
 // mount made it too, and after a final error kubelet sends no unstage.
 func (n *Node) stage(ctx context.Context, v volume, conn connection, p place) error {
-	err := n.connectAndMount(ctx, conn, p)
+	err := n.connectAndMount(ctx, v, conn, p)
 	switch {
 	case err == nil:
 	case errors.Is(err, nvme.ErrIdentity), errors.Is(err, nvme.ErrRefused): // another's, or none
@@ -197,14 +209,29 @@ func (n *Node) stage(ctx context.Context, v volume, conn connection, p place) er
 	return err
 }
 
-func (n *Node) connectAndMount(ctx context.Context, conn connection, p place) error {
+func (n *Node) connectAndMount(ctx context.Context, v volume, conn connection, p place) error {
 	ns, err := n.cfg.Initiator.Connect(ctx, conn.target, conn.options)
 	if err != nil {
 		return err
 	}
 	if ns.SizeBytes < conn.sizeBytes {
-		return refuse(codes.FailedPrecondition, "device %d:%d has %d bytes, the volume has %d: it is not mounted", ns.Major, ns.Minor, ns.SizeBytes, conn.sizeBytes)
+		return refuse(codes.FailedPrecondition, "device %d:%d has %d bytes, the volume has %d: it is not staged", ns.Major, ns.Minor, ns.SizeBytes, conn.sizeBytes)
 	}
+	if err := n.checkKind(v, ns, p); err != nil {
+		return err
+	}
+	if p.dead {
+		if err := n.cfg.Filesystem.Unmount(ctx, p.path); err != nil {
+			return err
+		}
+	}
+	if p.block() {
+		return n.cfg.Filesystem.StageBlock(ctx, v.nqn, deviceOf(ns), p.path)
+	}
+	return n.mount(ctx, ns, conn, p)
+}
+
+func (n *Node) mount(ctx context.Context, ns nvme.Namespace, conn connection, p place) (err error) {
 	mount := p.capability.GetMount()
 	fsType := mount.GetFsType()
 	if fsType == "" {
@@ -212,12 +239,8 @@ func (n *Node) connectAndMount(ctx context.Context, conn connection, p place) er
 			return err
 		}
 	}
-	if p.dead {
-		if err := n.cfg.Filesystem.Unmount(ctx, p.path); err != nil {
-			return err
-		}
-	}
-	dev := filesystem.Device{Path: ns.DevicePath, Major: ns.Major, Minor: ns.Minor, SizeBytes: ns.SizeBytes}
+	dev := deviceOf(ns)
+	dev.ReadOnly = readOnlyAtNode(p.capability)
 	return n.cfg.Filesystem.Stage(ctx, dev, p.path, fsType, mount.GetMountFlags())
 }
 
@@ -237,6 +260,9 @@ func (n *Node) undo(ctx context.Context, v volume) {
 
 // refuseMounted fails while the volume is mounted anywhere but at one path.
 func (n *Node) refuseMounted(v volume, except string) error {
+	if err := n.refuseBlocksOf(v, except); err != nil {
+		return err
+	}
 	ns, err := n.cfg.Initiator.Find(v.nqn)
 	switch {
 	case err == nil, errors.Is(err, nvme.ErrNotLive):

@@ -34,7 +34,7 @@ func checkNodePublish(req *csi.NodePublishVolumeRequest) error {
 	if err := checkPath("target path", req.GetTargetPath()); err != nil {
 		return err
 	}
-	if err := checkCapability(req.GetVolumeCapability()); err != nil {
+	if err := checkNodeCapability(req.GetVolumeCapability()); err != nil {
 		return err
 	}
 	if req.GetStagingTargetPath() == "" {
@@ -49,10 +49,13 @@ func (n *Node) publish(ctx context.Context, v volume, req *csi.NodePublishVolume
 	if err != nil {
 		return err
 	}
-	if err := n.checkSingleWriter(req, mount.Major, mount.Minor, p.path, target); err != nil {
+	if err := n.checkSingleWriter(v, p, mount, target); err != nil {
 		return err
 	}
-	readonly := req.GetReadonly() || readOnly(req.GetVolumeCapability())
+	readonly := req.GetReadonly() || readOnlyAtNode(p.capability)
+	if p.block() {
+		return n.publishBlock(ctx, v, p, target, readonly)
+	}
 	return n.cfg.Filesystem.Bind(ctx, p.path, target, readonly, nil)
 }
 
@@ -65,6 +68,8 @@ func (n *Node) provenStaging(ctx context.Context, v volume, p place) (filesystem
 	}
 	if !mounted {
 		err = n.stageMissing(ctx, v, p)
+	} else if err = p.checkStaged(v, mount); err != nil {
+		return mount, err
 	} else if lost, cause := n.checkDevice(v, p.path, mount); cause != nil {
 		err = n.restage(ctx, v, p, mount, lost, cause)
 	} else {
@@ -93,24 +98,32 @@ func (n *Node) stageMissing(ctx context.Context, v volume, p place) error {
 
 // checkSingleWriter keeps a ReadWriteOncePod volume to one pod. One that is published at its target already is the pod
 // that has it, and whatever else is mounted is its own: kubelet mounts each subPath from the target once more.
-func (n *Node) checkSingleWriter(req *csi.NodePublishVolumeRequest, major, minor uint32, staging, target string) error {
-	if req.GetVolumeCapability().GetAccessMode().GetMode() != csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER {
+func (n *Node) checkSingleWriter(v volume, p place, mount filesystem.Mount, target string) error {
+	if p.capability.GetAccessMode().GetMode() != csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER {
 		return nil
 	}
-	places, err := n.cfg.Mounts(major, minor)
+	places, err := n.places(v, p, mount)
 	if err != nil {
 		return err
 	}
 	if slices.Contains(places, resolve(target)) {
 		return nil
 	}
-	staging = resolve(staging)
+	staging := resolve(p.path)
 	for _, place := range places {
 		if place != staging {
 			return refuse(codes.FailedPrecondition, "it is for a single writer (ReadWriteOncePod) and is published at %s already", place)
 		}
 	}
 	return nil
+}
+
+// places are where the volume is: mounted, or shown as a device file.
+func (n *Node) places(v volume, p place, mount filesystem.Mount) ([]string, error) {
+	if p.block() {
+		return n.cfg.Filesystem.BlockPlaces(v.nqn)
+	}
+	return n.cfg.Mounts(mount.Major, mount.Minor)
 }
 
 // NodeUnpublishVolume takes the volume from a pod. Whatever is mounted at the target goes, of whichever device: that is

@@ -45,7 +45,7 @@ func TestPublishRefusesOnTheNode(t *testing.T) {
 		"another's":     {func(r *csi.NodePublishVolumeRequest) { r.VolumeId = "rds1/pvc-other" }, codes.FailedPrecondition},
 		"block": {func(r *csi.NodePublishVolumeRequest) {
 			r.VolumeCapability.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
-		}, codes.InvalidArgument},
+		}, codes.AlreadyExists},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wants(t, s.publish(c.change), c.code)

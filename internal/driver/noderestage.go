@@ -8,6 +8,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/rds-csi/rds-csi/internal/filesystem"
+	"github.com/rds-csi/rds-csi/internal/nvme"
 )
 
 // place is where a volume is staged and how: stage and publish requests both carry all of it.
@@ -46,14 +47,7 @@ func (n *Node) restage(ctx context.Context, v volume, p place, mount filesystem.
 	if !lost {
 		return cause
 	}
-	present, err := n.cfg.Initiator.Present(mount.Major, mount.Minor)
-	if err != nil {
-		return fmt.Errorf("%w (and whether device %d:%d is gone cannot be told: %w)", cause, mount.Major, mount.Minor, err)
-	}
-	if present {
-		return cause
-	}
-	if err := n.refuseMountsOf(mount.Major, mount.Minor, p.path); err != nil {
+	if err := n.unused(v, p, mount); err != nil {
 		return fmt.Errorf("%w (%w)", cause, err)
 	}
 	conn, err := parseConnection(v.nqn, p.publish, p.volume, n.cfg.Options)
@@ -64,4 +58,20 @@ func (n *Node) restage(ctx context.Context, v volume, p place, mount filesystem.
 		"volume", v.handle, "node", n.cfg.NodeID, "nqn", v.nqn, "path", p.path, "device", fmt.Sprintf("%d:%d", mount.Major, mount.Minor), "reason", cause)
 	p.dead = true
 	return n.stage(ctx, v, conn, p)
+}
+
+// unused proves that what is staged is of a device that is gone, and that nobody has it. The file of a raw volume holds
+// no device, so the old number may be another device's by now, and only who has the file counts.
+func (n *Node) unused(v volume, p place, mount filesystem.Mount) error {
+	if mount.Volume != "" {
+		return n.refuseBlocksOf(v, p.path)
+	}
+	present, err := n.cfg.Initiator.Present(mount.Major, mount.Minor)
+	if err != nil {
+		return fmt.Errorf("whether device %d:%d is gone cannot be told: %w", mount.Major, mount.Minor, err)
+	}
+	if present {
+		return fmt.Errorf("%w: device %d:%d is still there", nvme.ErrInUse, mount.Major, mount.Minor)
+	}
+	return n.refuseMountsOf(mount.Major, mount.Minor, p.path)
 }

@@ -38,6 +38,11 @@ var (
 	ErrNotMounted = errors.New("not mounted")
 	// ErrIncompatible means: the right device is mounted there, but not as asked for.
 	ErrIncompatible = errors.New("mounted differently")
+	// ErrShared means: the device is read-only or writable for somebody else here, or for the
+	// RDS, and would have to be the other for this call.
+	ErrShared = errors.New("device is shared")
+	// ErrReadOnly means: the volume is for reading only, and would have to be written to.
+	ErrReadOnly = errors.New("volume is read-only")
 	// ErrTarget means: the mount point is not usable (a symbolic link, a file in place
 	// of a directory, a relative path, a place whose mounts the host would not see).
 	ErrTarget = errors.New("unusable mount point")
@@ -52,6 +57,9 @@ type Device struct {
 	Path         string
 	Major, Minor uint32
 	SizeBytes    int64 // zero: not checked
+	// ReadOnly: nothing is written to it. It is not formatted, its file system's log is not replayed,
+	// and the kernel refuses every write until it is staged otherwise.
+	ReadOnly bool
 }
 
 // Mount is one entry of the kernel's mount table.
@@ -62,6 +70,7 @@ type Mount struct {
 	Options      []string // of this mount: ro, noexec, ...
 	SuperOptions []string // of the filesystem: discard, errors=..., ...
 	ReadOnly     bool     // the mount or its filesystem is read-only
+	Volume       string   // of a raw block volume's device file: whose it is; Major and Minor are the device's
 	Shared       bool     // what is mounted below it propagates to its peers, the host's mount among them
 }
 

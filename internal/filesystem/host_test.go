@@ -1,6 +1,7 @@
 package filesystem
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ type host struct {
 	t     *testing.T
 	dir   string
 	disks map[string]*fakeDisk
+	files map[string]Device // device files that mounts of raw volumes show
 
 	mu     sync.Mutex
 	nextID int
@@ -40,6 +42,7 @@ type tableEntry struct {
 	id, parent            int
 	major, minor          uint32
 	root, target, fstype  string
+	source                string // "": /dev/x
 	options, superOptions string
 	private               bool
 }
@@ -55,16 +58,18 @@ type fakeDisk struct {
 	badAt        int64          // offset whose read fails, -1: none
 	hang         chan struct{}  // reads wait for it
 	claimed      bool
+	readonly     bool // BLKROSET
+	protected    bool // by the target, whatever BLKROSET says
 	reads        []span
 }
 
 func newHost(t *testing.T) (*host, *Filesystem) {
-	h := &host{t: t, dir: t.TempDir(), disks: map[string]*fakeDisk{}, nextID: 100}
+	h := &host{t: t, dir: t.TempDir(), disks: map[string]*fakeDisk{}, files: map[string]Device{}, nextID: 100}
 	h.write()
 	f := New(Config{MountInfo: filepath.Join(h.dir, "mountinfo")})
 	f.system = system{
 		open: h.open, number: h.number, claimed: h.isClaimed, run: h.run, mount: h.mount, bind: h.bind, unmount: h.unmount,
-		mountID: h.mountID,
+		mountID: h.mountID, mountBlock: h.mountBlock, bindFile: h.bindFile, readOnly: h.isReadOnly, setReadOnly: h.setReadOnly,
 	}
 	return h, f
 }
@@ -131,6 +136,9 @@ func (h *host) number(path string) (major, minor uint32, err error) {
 	defer h.mu.Unlock()
 	if d, ok := h.disks[path]; ok {
 		return d.major, d.minor, nil
+	}
+	if d, ok := h.files[path]; ok {
+		return d.Major, d.Minor, nil
 	}
 	return 0, 0, &os.PathError{Op: "lstat", Path: path, Err: fs.ErrNotExist}
 }
@@ -244,6 +252,57 @@ func (h *host) bind(_ context.Context, from, to string, add int) error {
 	return nil
 }
 
+func (h *host) mountBlock(ctx context.Context, b blockCall) error {
+	if err := left(ctx); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	h.files[filepath.Join(b.target, blockFile)] = b.dev
+	h.mu.Unlock()
+	h.push(tableEntry{minor: 55, root: "/", target: b.target, fstype: blockFS, source: b.source, options: "rw,nosuid,noexec,relatime", superOptions: "rw"})
+	return nil
+}
+
+func (h *host) bindFile(_ context.Context, from, to string) error {
+	if h.onBind != nil {
+		if err := h.onBind(); err != nil {
+			return err
+		}
+	}
+	e, ok := h.top(filepath.Dir(from))
+	if !ok {
+		return syscall.ENOENT
+	}
+	h.mu.Lock()
+	h.files[to] = h.files[from]
+	h.mu.Unlock()
+	e.root, e.target = "/"+filepath.Base(from), to
+	h.push(e)
+	return nil
+}
+
+func (h *host) isReadOnly(dev Device) (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range h.disks {
+		if d.major == dev.Major && d.minor == dev.Minor {
+			return d.readonly || d.protected, nil
+		}
+	}
+	return false, fs.ErrNotExist
+}
+
+func (h *host) setReadOnly(path string, readonly bool) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d, ok := h.disks[path]
+	if !ok {
+		return syscall.ENXIO
+	}
+	d.readonly = readonly
+	return nil
+}
+
 // flags changes those of the mount at a place.
 func (h *host) flags(target, options string) {
 	h.mu.Lock()
@@ -340,10 +399,16 @@ func (h *host) writeLocked() {
 			tags = ""
 		}
 		target := strings.NewReplacer(" ", `\040`, "\t", `\011`, `\`, `\134`).Replace(e.target)
-		lines = append(lines, fmt.Sprintf("%d %d %d:%d %s %s %s %s- %s /dev/x %s",
-			e.id, e.parent, e.major, e.minor, e.root, target, e.options, tags, e.fstype, e.superOptions))
+		lines = append(lines, fmt.Sprintf("%d %d %d:%d %s %s %s %s- %s %s %s",
+			e.id, e.parent, e.major, e.minor, e.root, target, e.options, tags, e.fstype, cmp.Or(e.source, "/dev/x"), e.superOptions))
 	}
-	if err := os.WriteFile(filepath.Join(h.dir, "mountinfo"), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// Renamed into place: who reads the kernel's table while it changes does not see half of it.
+	next := filepath.Join(h.dir, "mountinfo.next")
+	err := os.WriteFile(next, []byte(strings.Join(lines, "\n")+"\n"), 0o600)
+	if err == nil {
+		err = os.Rename(next, filepath.Join(h.dir, "mountinfo"))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		h.t.Error(err)
 	}
 }

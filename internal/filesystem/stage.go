@@ -30,6 +30,9 @@ func (f *Filesystem) Stage(ctx context.Context, dev Device, target, fstype strin
 	if err != nil {
 		return fmt.Errorf("stage %s: %w", dev, err)
 	}
+	if dev.ReadOnly {
+		parsed.add("ro", "ro")
+	}
 	path, err := resolve(target)
 	if err != nil {
 		return fmt.Errorf("stage %s: %w", dev, err)
@@ -70,6 +73,9 @@ func (f *Filesystem) stage(ctx context.Context, dev Device, m mountCall) error {
 	if err := f.prepare(ctx, dev, d, m.fstype); err != nil {
 		return err
 	}
+	if err := f.guard(dev); err != nil {
+		return err
+	}
 	if err := directory(m.target); err != nil {
 		return err
 	}
@@ -80,6 +86,22 @@ func (f *Filesystem) stage(ctx context.Context, dev Device, m mountCall) error {
 		return errors.Join(err, f.system.unmount(m.target)) // undone, or every repetition would stumble over it
 	}
 	return nil
+}
+
+// guard makes a device that is for reading only read-only in the kernel, before a mount: a mount option alone would let
+// ext4 and xfs replay their log, which is a write. A device that was read-only before is made writable again.
+func (f *Filesystem) guard(dev Device) error {
+	have, err := f.system.readOnly(dev)
+	if err != nil {
+		return fmt.Errorf("%w: whether it is read-only: %w", ErrUnreadable, err)
+	}
+	if have == dev.ReadOnly {
+		return nil
+	}
+	if err := f.unclaimed(dev); err != nil {
+		return err
+	}
+	return f.setReadOnly(dev, dev.ReadOnly)
 }
 
 // staged proves that what was mounted is there.
@@ -102,6 +124,9 @@ func (m Mount) is(dev Device, fstype string) error {
 	if m.FSType != fstype {
 		return fmt.Errorf("%w: it is mounted there as %s, wanted %s", ErrForeignSignature, m.FSType, fstype)
 	}
+	if dev.ReadOnly && !m.ReadOnly {
+		return fmt.Errorf("%w: it is mounted there writable, wanted read-only", ErrIncompatible)
+	}
 	return nil
 }
 
@@ -120,6 +145,10 @@ func (f *Filesystem) prepare(ctx context.Context, dev Device, d disk, fstype str
 	case Foreign:
 		return fmt.Errorf("%w: it holds %s, wanted %s; nothing was changed", ErrForeignSignature, c.Detail, fstype)
 	case Blank:
+		if dev.ReadOnly {
+			return fmt.Errorf("%w: it is blank, and making a file system is a write: use it once with ReadWriteOnce first, "+
+				"or make the claim from a snapshot or a volume that has data", ErrReadOnly)
+		}
 		return f.format(ctx, dev, fstype)
 	default:
 		return f.notBlank(dev, c)
@@ -138,6 +167,11 @@ func (f *Filesystem) notBlank(dev Device, c Content) error {
 
 func (f *Filesystem) mountOrRepair(ctx context.Context, dev Device, m mountCall) error {
 	err := f.mount(ctx, dev, m)
+	if dev.ReadOnly && errors.Is(err, syscall.EROFS) {
+		// Mounting it without its log (noload, norecovery) would show files that never were so.
+		return fmt.Errorf("%w: its %s was not unmounted cleanly and its log must be replayed, which is a write: "+
+			"use it once with ReadWriteOnce, so that the kernel replays it, then read-only: %w", ErrReadOnly, m.fstype, err)
+	}
 	if err == nil || m.fstype != "ext4" || m.options.readOnly() || !damaged(err) {
 		return err
 	}

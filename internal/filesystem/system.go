@@ -24,12 +24,18 @@ type system struct {
 	bind    func(ctx context.Context, from, to string, add int) error // add: MOUNT_ATTR_*
 	unmount func(target string) error
 	mountID func(dir string) (int, error)
+
+	mountBlock  func(ctx context.Context, b blockCall) error
+	bindFile    func(ctx context.Context, from, to string) error
+	readOnly    func(dev Device) (bool, error)
+	setReadOnly func(path string, readonly bool) error
 }
 
 func linux() system {
 	return system{
 		open: openDevice, number: deviceNumber, claimed: claimed, run: run,
 		mount: mount, bind: bind, unmount: unmount, mountID: mountID,
+		mountBlock: mountBlock, bindFile: bindFile, readOnly: readOnly, setReadOnly: setReadOnly,
 	}
 }
 

@@ -102,5 +102,6 @@ func entry(i *mountinfo.Info) Mount {
 	}
 	m.Shared = slices.ContainsFunc(strings.Fields(i.Optional), func(tag string) bool { return strings.HasPrefix(tag, "shared:") })
 	m.ReadOnly = slices.Contains(m.Options, "ro") || slices.Contains(m.SuperOptions, "ro")
+	m.asBlock(i.Source)
 	return m
 }

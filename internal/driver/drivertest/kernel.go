@@ -53,6 +53,7 @@ type device struct {
 	minor uint32
 	size  int64
 	live  bool
+	ro    bool // BLKROSET: no pod on this node can write
 	lost  bool // the kernel has given its controllers up; the subsystem stays while something is mounted
 }
 
@@ -61,6 +62,7 @@ type mount struct {
 	minor    uint32
 	fsType   string
 	readonly bool
+	volume   string // of a raw volume's device file
 }
 
 // major is that of block devices of NVMe namespaces on most kernels: blkext.
@@ -220,7 +222,7 @@ func (k *Kernel) Disconnect(ctx context.Context, nqn string) error {
 		return nil
 	}
 	for _, m := range k.mounts {
-		if m.minor == d.minor {
+		if m.minor == d.minor && m.volume == "" { // nobody opens a device file exclusively
 			return fmt.Errorf("%s: %w: mounted at %s", nqn, nvme.ErrInUse, m.path)
 		}
 	}
@@ -259,6 +261,9 @@ func (k *Kernel) Stage(ctx context.Context, dev filesystem.Device, target, fsTyp
 	}
 	switch k.content[nqn] {
 	case "":
+		if dev.ReadOnly {
+			return fmt.Errorf("%s: %w: it is blank", dev.Path, filesystem.ErrReadOnly)
+		}
 		k.content[nqn] = fsType
 		k.formats++
 	case fsType:
@@ -268,7 +273,8 @@ func (k *Kernel) Stage(ctx context.Context, dev filesystem.Device, target, fsTyp
 	if err := os.MkdirAll(target, 0o750); err != nil {
 		return err
 	}
-	k.mounts = append(k.mounts, mount{path: target, minor: dev.Minor, fsType: fsType})
+	k.devices[nqn].ro = dev.ReadOnly
+	k.mounts = append(k.mounts, mount{path: target, minor: dev.Minor, fsType: fsType, readonly: dev.ReadOnly})
 	return nil
 }
 
@@ -277,7 +283,7 @@ func (k *Kernel) Mounted(path string) (filesystem.Mount, bool, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	m, ok := k.top(path)
-	return filesystem.Mount{Major: major, Minor: m.minor, FSType: m.fsType, Root: "/", ReadOnly: m.readonly}, ok, nil
+	return filesystem.Mount{Major: major, Minor: m.minor, FSType: m.fsType, Root: "/", ReadOnly: m.readonly, Volume: m.volume}, ok, nil
 }
 
 // Bind is the file system's.
@@ -327,7 +333,7 @@ func (k *Kernel) Mounts(maj, minor uint32) ([]string, error) {
 	}
 	var places []string
 	for _, m := range k.mounts {
-		if maj == major && m.minor == minor {
+		if maj == major && m.minor == minor && m.volume == "" {
 			places = append(places, m.path)
 		}
 	}
@@ -344,7 +350,7 @@ func (k *Kernel) top(path string) (mount, bool) {
 }
 
 func (k *Kernel) mounted(minor uint32) bool {
-	return slices.ContainsFunc(k.mounts, func(m mount) bool { return m.minor == minor })
+	return slices.ContainsFunc(k.mounts, func(m mount) bool { return m.minor == minor && m.volume == "" })
 }
 
 func (k *Kernel) nqnOf(minor uint32) (string, bool) {
