@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,8 +30,8 @@ type Sensor struct {
 	Name  string // as RouterOS calls it: "psu1-temperature", "board-temperature1"
 	Part  string // what it belongs to: "psu1", "board1"; the whole name where that cannot be told
 	Kind  string
-	Value float64 // in the unit of Kind
-	Text  string  // as RouterOS wrote it; of a state the only thing that means anything
+	Value float64 // in the unit of Kind; of a state it means nothing
+	Text  string  // of a state, in RouterOS's own words; else empty
 }
 
 // Health reads the sensors, in the order of the RDS. One command. A sensor that has no number to show, such as the
@@ -87,48 +88,42 @@ func healthRows(reply routeros.Reply) ([]record, error) {
 
 // sensorOf reads one row; what is neither a number nor a state is no reading.
 func sensorOf(row record) (Sensor, bool) {
-	s := Sensor{Name: row.text("name"), Text: row.text("value")}
-	if s.Name == "" || s.Text == "" {
+	s, text := Sensor{Name: row.text("name")}, row.text("value")
+	if s.Name == "" || text == "" {
 		return Sensor{}, false
 	}
 	s.Part, s.Kind = partAndKind(s.Name)
-	if kind, known := kindOfUnit(row.text("type")); known && s.Kind != KindState {
-		s.Kind = kind
-	}
-	value, unit, isNumber := quantity(s.Text)
-	if kind, known := kindOfUnit(unit); isNumber && unit != "" {
-		isNumber = known && (s.Kind == KindOther || s.Kind == kind)
-		s.Kind = kind
-	}
+	value, unit, isNumber := quantity(text)
 	switch {
-	case s.Kind == KindState:
+	case s.Kind == KindState, s.Kind == KindOther && !isNumber:
+		s.Kind, s.Text = KindState, text
 		return s, true
-	case isNumber:
-		s.Value = value
-		return s, true
-	case s.Kind == KindOther:
-		s.Kind = KindState
-		return s, true
-	default:
+	case !isNumber:
 		return Sensor{}, false
 	}
+	s.Kind, s.Value = kindOf(cmp.Or(unit, row.text("type")), s.Kind), value
+	return s, true
 }
 
-// kindOfUnit knows the values of "type".
-func kindOfUnit(unit string) (kind string, known bool) {
+// kindOf believes a unit more than a name. A unit that we do not know makes the number one of something else, since it may be a
+// thousandth of what the name promises.
+func kindOf(unit, otherwise string) string {
+	if unit == "" {
+		return otherwise
+	}
 	switch strings.ToUpper(unit) {
 	case "C":
-		return KindTemperature, true
+		return KindTemperature
 	case "RPM":
-		return KindFan, true
+		return KindFan
 	case "W":
-		return KindPower, true
+		return KindPower
 	case "V":
-		return KindVoltage, true
+		return KindVoltage
 	case "A":
-		return KindCurrent, true
+		return KindCurrent
 	default:
-		return KindOther, false
+		return KindOther
 	}
 }
 

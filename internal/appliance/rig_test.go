@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,7 @@ func startVersion(t *testing.T, version string, quirks map[string]string) rig {
 	key := newKey(t)
 	users := []sim.User{
 		sim.CSIUser(key.PublicKey()), sim.AdminUser(key.PublicKey()),
+		{Name: "modest", Policies: []string{"ssh", "read", "write"}, Keys: []ssh.PublicKey{key.PublicKey()}},
 		{Name: "reader", Policies: []string{"ssh", "read"}, Keys: []ssh.PublicKey{key.PublicKey()}},
 	}
 	server := simtest.Start(t, sim.Options{Version: version, Quirks: set, Users: users, Pools: []sim.Pool{
@@ -266,6 +268,33 @@ func (d *device) Files(t testing.TB) []string {
 	}
 	slices.Sort(files)
 	return files
+}
+
+// PutSensors implements appliancetest.Device.
+func (d *device) PutSensors(_ testing.TB, sensors ...appliance.Sensor) {
+	units := map[string]string{appliance.KindTemperature: "C", appliance.KindFan: "RPM", appliance.KindPower: "W"}
+	list := make([]sim.Sensor, 0, len(sensors))
+	for _, s := range sensors {
+		value := s.Text
+		if s.Kind != appliance.KindState {
+			value = strconv.FormatFloat(s.Value, 'f', -1, 64)
+		}
+		list = append(list, sim.Sensor{Name: s.Name, Value: value, Type: units[s.Kind]})
+	}
+	d.server.Device.SetSensors(list...)
+}
+
+// PutTraffic implements appliancetest.Device.
+func (d *device) PutTraffic(_ testing.TB, traffic ...appliance.Traffic) {
+	bySlot := map[string]sim.Traffic{}
+	for _, t := range traffic {
+		bySlot[t.Slot] = sim.Traffic{
+			ReadOpsPerSecond: int64(t.ReadOps), WriteOpsPerSecond: int64(t.WriteOps),
+			ReadBitsPerSecond: int64(t.ReadBytes * 8), WriteBitsPerSecond: int64(t.WriteBytes * 8),
+			InFlight: int64(t.InFlight), Active: t.Active, Wait: t.Wait,
+		}
+	}
+	d.server.Device.SetTraffic(bySlot)
 }
 
 // scribble writes into an image without changing its size, as a node would; holds finds it again.

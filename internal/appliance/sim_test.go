@@ -18,13 +18,13 @@ func TestRDSKeepsTheContract(t *testing.T) {
 		"as expected": {},
 		"lenient": {
 			"slot-over-32": "accept", "duplicate-slot": "accept", "existing-file": "reuse", "missing-directory": "create",
-			"remove-used-file": "allow", "error-location": "no",
+			"remove-used-file": "allow", "error-location": "no", "monitor-policy": "read", "monitor-values": "text",
 		},
 		"strict": {
 			"slot-over-32": "error", "duplicate-slot": "error", "existing-file": "error", "missing-directory": "error",
-			"remove-used-file": "refuse", "exit-status": "nonzero", "remove-while-connected": "refuse",
+			"remove-used-file": "refuse", "exit-status": "nonzero", "remove-while-connected": "refuse", "monitor-one": "list",
 		},
-		"odd": {"slot-over-32": "truncate", "new-file-content": "random", "channel-limit": "2", "channel-over-limit": "wait"},
+		"odd": {"slot-over-32": "truncate", "new-file-content": "random", "channel-limit": "2", "channel-over-limit": "wait", "health": "settings"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			appliancetest.Contract(t, func(t *testing.T) (appliancetest.RDS, appliancetest.Device) {
@@ -66,6 +66,9 @@ func TestCommandsPerOperation(t *testing.T) {
 		do   func()
 	}{
 		{"capacity", 1, func() { _, err := r.Capacity(ctx, appliance.Path{}); must(err) }},
+		{"health", 1, func() { _, err := r.Health(ctx); must(err) }},
+		{"traffic", 1, func() { _, err := r.Traffic(ctx, "storage-pool", "raid10", "nvme1", "no-such-slot"); must(err) }},
+		{"traffic of nothing", 0, func() { _, err := r.Traffic(ctx); must(err) }},
 		{"create", 1, create},
 		{"create again", 1, create},
 		{"get", 1, func() { _, err := r.Get(ctx, slot); must(err) }},

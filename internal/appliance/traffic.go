@@ -65,6 +65,9 @@ func (r *RDS) Traffic(ctx context.Context, slots ...string) ([]Traffic, error) {
 	return list, nil
 }
 
+// trafficCommand is how metrics and errors call it.
+const trafficCommand = "disk_traffic"
+
 // trafficScript asks for one item after the other. Asked for several at once, a monitor is told to answer a list [S], and
 // one that cannot be answered would take the others away. Only when none could be answered is the reason an error.
 func trafficScript(slots []string) *routeros.Builder {
@@ -72,7 +75,7 @@ func trafficScript(slots []string) *routeros.Builder {
 	for _, slot := range slots[1:] {
 		list = routeros.Part(`?;?`, list, routeros.Text(slot))
 	}
-	return routeros.NewScript("disk_traffic").
+	return routeros.NewScript(trafficCommand).
 		Add(`:local n 0; :local x ""`).
 		Add(`:foreach s in={?} do={
 			:local d [/disk find where slot=$s];

@@ -40,7 +40,7 @@ func classify(err error) (advice string, sentinel error) {
 	case errors.Is(err, routeros.ErrNoSpace):
 		return "free space on the pool or use another", ErrNoSpace
 	case errors.Is(err, routeros.ErrPermission):
-		return "give the driver's group the policies ssh, read, write", ErrPermission
+		return policies(err), ErrPermission
 	case errors.Is(err, routeros.ErrExists):
 		return "repeat the call to see what is there", ErrExists
 	case errors.Is(err, routeros.ErrNotFound):
@@ -51,6 +51,15 @@ func classify(err error) (advice string, sentinel error) {
 	default:
 		return "see the text of the rds", ErrAnswer
 	}
+}
+
+// policies says what to give the driver's user. RouterOS does not say which one is missing.
+func policies(err error) string {
+	var failed *routeros.CommandError
+	if errors.As(err, &failed) && failed.Command == trafficCommand {
+		return "give the driver's group the policy test, which monitor commands need, beside ssh and read; volumes work without it"
+	}
+	return "give the driver's group the policies ssh, read, write"
 }
 
 // refusal recognises what our scripts and the device say when something stands in the way.

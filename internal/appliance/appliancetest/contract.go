@@ -58,6 +58,8 @@ func Contract(t *testing.T, start Factory) {
 		"adopt":                  testAdopt,
 		"mounted":                testMounted,
 		"capacity":               testCapacity,
+		"health":                 testHealth,
+		"traffic":                testTraffic,
 		"cancelled":              testCancelled,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -20,12 +20,19 @@ type Volumes interface {
 // RDS is all that an appliance does for the driver.
 type RDS interface {
 	Volumes
+	Gauged
 	Export(ctx context.Context, slot string) (appliance.Volume, error)
 	Capacity(context.Context, appliance.Path) (appliance.Pool, error)
 }
 
 // Device is the back door by which a test sets a scene and looks behind the driver's back.
 type Device interface {
+	Instruments
+	Contents
+}
+
+// Contents is the back door to what lies on a device.
+type Contents interface {
 	// PutDisk adds or replaces a disk item and the file it names, as somebody else would have made them.
 	PutDisk(testing.TB, Disk)
 	// PutFile puts down a file that no item names; directories are made.

@@ -16,7 +16,7 @@ type Gauged interface {
 
 // Instruments is the back door to what a device measures.
 type Instruments interface {
-	// PutSensors replaces all sensors; with none the device is one that has none. Name and Text count, the rest follows.
+	// PutSensors replaces all sensors; with none the device is one that has none.
 	PutSensors(testing.TB, ...appliance.Sensor)
 	// PutTraffic replaces the counters: of these slots, and of no others. They must be items that the device has.
 	PutTraffic(testing.TB, ...appliance.Traffic)
