@@ -2,7 +2,7 @@
 # so first.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-host kernel-test bench lint cover fuzz-short clean
+.PHONY: help build demo test test-host kernel-test cluster-test bench lint cover fuzz-short clean
 
 # Set-up puts a Go here when the machine's is too old.
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
@@ -32,6 +32,7 @@ demo: ## the driver's main job on real parts in a QEMU guest, narrated; under tw
 test: ## everything: tiers 1 to 3 with counts; race detector on the host, not in the guest
 	@scripts/setup.sh test
 	@$(STATIC) -o bin/ ./cmd/rds-csi ./cmd/rds-sim
+	@$(MAKE) --no-print-directory bin/helm
 	@go run ./test/tally
 
 test-host: ## tiers 1 and 2 only: no QEMU
@@ -40,6 +41,12 @@ test-host: ## tiers 1 and 2 only: no QEMU
 kernel-test: ## tier 3 only: the tests in the QEMU guest; ARGS='--run TestX' picks some
 	@scripts/setup.sh demo
 	@go run ./test/tally --tier 3 $(ARGS)
+
+# The control plane is built from its Go modules and kept in the user's cache.
+cluster-test: ## tier 4 only: a real Kubernetes control plane on this host (first time: ten minutes to build it)
+	@scripts/setup.sh build
+	@go run ./test/cluster
+	@go run ./test/tally --tier 4 $(ARGS)
 
 bench: build ## the control plane at 0, 1 and 50 ms to the RDS, as a table and as .cache/bench.json
 	@mkdir -p .cache
@@ -53,6 +60,13 @@ lint: bin/golangci-lint ## golangci-lint with the house rules
 bin/golangci-lint: tools/go.mod tools/go.sum
 	@scripts/setup.sh build
 	cd tools && go build -buildvcs=false -o ../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+# The real helm, from a module of its own too: the tests render the chart with it.
+bin/helm: tools/helm/go.mod tools/helm/go.sum
+	@scripts/setup.sh build
+	@echo "helm: building it from its module, once; one or two minutes"
+	@mkdir -p bin
+	@cd tools/helm && CGO_ENABLED=0 go build -buildvcs=false -ldflags '-s -w' -o ../../bin/helm.$$$$ helm.sh/helm/v4/cmd/helm && mv ../../bin/helm.$$$$ ../../bin/helm
 
 cover: ## statement coverage of the host tests, by package; the profile is .cache/cover.out
 	@mkdir -p .cache

@@ -89,9 +89,9 @@ func row(line string) (Metric, error) {
 
 // quoted are the words in backticks: of the labels' cell these are the names, what follows a colon are values.
 func quoted(cell string) []string {
-	var names []string
-	for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cell, -1) {
-		names = append(names, m[1])
+	names := regexp.MustCompile("`[^`]+`").FindAllString(cell, -1)
+	for i := range names {
+		names[i] = strings.Trim(names[i], "`")
 	}
 	slices.Sort(names)
 	return names

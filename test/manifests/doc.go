@@ -1,3 +1,3 @@
-// Package manifests holds the tests of deploy/kubernetes: what a user applies must at least be what the API server accepts and what the
-// driver's own configuration reader accepts.
+// Package manifests holds the tests of charts/rds-csi: what helm renders must at least be what the API server accepts, what the driver's own
+// configuration reader and command line accept, and what keeps data safe.
 package manifests

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,85 +14,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/rds-csi/rds-csi/internal/config"
 )
-
-const dir = "../../deploy/kubernetes"
-
-// kinds is every kind that the manifests may use, with the type that the API server decodes it into.
-func kinds() map[string]func() any {
-	return map[string]func() any{
-		"CSIDriver":          func() any { return new(storagev1.CSIDriver) },
-		"StorageClass":       func() any { return new(storagev1.StorageClass) },
-		"Namespace":          func() any { return new(corev1.Namespace) },
-		"ServiceAccount":     func() any { return new(corev1.ServiceAccount) },
-		"ConfigMap":          func() any { return new(corev1.ConfigMap) },
-		"ClusterRole":        func() any { return new(rbacv1.ClusterRole) },
-		"ClusterRoleBinding": func() any { return new(rbacv1.ClusterRoleBinding) },
-		"Role":               func() any { return new(rbacv1.Role) },
-		"RoleBinding":        func() any { return new(rbacv1.RoleBinding) },
-		"Deployment":         func() any { return new(appsv1.Deployment) },
-		"DaemonSet":          func() any { return new(appsv1.DaemonSet) },
-	}
-}
-
-// load decodes every object of every manifest, refusing fields that the API does not have.
-func load(t *testing.T) []any {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no manifests in %s: %v", dir, err)
-	}
-	var objects []any
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for doc := range bytes.SplitSeq(data, []byte("\n---\n")) {
-			if o := decode(t, file, doc); o != nil {
-				objects = append(objects, o)
-			}
-		}
-	}
-	return objects
-}
-
-func decode(t *testing.T, file string, doc []byte) any {
-	t.Helper()
-	var head struct{ Kind string }
-	if err := yaml.Unmarshal(doc, &head); err != nil {
-		t.Fatalf("%s: %v", file, err)
-	}
-	if head.Kind == "" { // only comments
-		return nil
-	}
-	newObject, ok := kinds()[head.Kind]
-	if !ok {
-		t.Fatalf("%s: kind %q is not expected here", file, head.Kind)
-	}
-	o := newObject()
-	if err := yaml.UnmarshalStrict(doc, o); err != nil {
-		t.Fatalf("%s: %s: %v", file, head.Kind, err)
-	}
-	return o
-}
-
-func only[T any](t *testing.T, objects []any) T {
-	t.Helper()
-	var found []T
-	for _, o := range objects {
-		if v, ok := o.(T); ok {
-			found = append(found, v)
-		}
-	}
-	if len(found) != 1 {
-		t.Fatalf("%d objects of %T, want 1", len(found), *new(T))
-	}
-	return found[0]
-}
 
 // Without attachRequired there is no VolumeAttachment, and RWO protects nobody (democratic-csi#307).
 func TestAttachIsRequired(t *testing.T) {
@@ -106,24 +31,76 @@ func TestAttachIsRequired(t *testing.T) {
 	if driver.Spec.StorageCapacity != nil && *driver.Spec.StorageCapacity {
 		t.Error("storageCapacity is on, but the provisioner is not told to publish capacity")
 	}
+	for _, class := range every[*storagev1.StorageClass](load(t)) {
+		if class.Provisioner != driver.Name {
+			t.Errorf("StorageClass %s is of %s", class.Name, class.Provisioner)
+		}
+	}
+}
+
+// The name of the driver is in five places that must be the same, or the kubelet finds no plugin.
+func TestDriverNameIsOne(t *testing.T) {
+	const name = "other.example.org"
+	objects := load(t, "--set", "config.driverName="+name)
+	if got := only[*storagev1.CSIDriver](t, objects).Name; got != name {
+		t.Errorf("CSIDriver is %s", got)
+	}
+	for _, c := range every[*storagev1.StorageClass](objects) {
+		if c.Provisioner != name {
+			t.Errorf("StorageClass %s is of %s", c.Name, c.Provisioner)
+		}
+	}
+	for _, c := range every[*corev1.ConfigMap](objects) {
+		if text, ok := c.Data["config.yaml"]; ok && !strings.Contains(text, "driverName: "+name+"\n") {
+			t.Errorf("ConfigMap %s does not say %s", c.Name, name)
+		}
+	}
+	node := only[*appsv1.DaemonSet](t, objects).Spec.Template.Spec
+	registrar := container(t, node, "node-driver-registrar")
+	if want := "--kubelet-registration-path=/var/lib/kubelet/plugins/" + name + "/csi.sock"; !slices.Contains(registrar.Args, want) {
+		t.Errorf("the registrar has %q, not %s", registrar.Args, want)
+	}
+	if !slices.ContainsFunc(node.Volumes, func(v corev1.Volume) bool {
+		return v.Name == "socket" && v.HostPath.Path == "/var/lib/kubelet/plugins/"+name
+	}) {
+		t.Error("the socket is in another folder than the registrar says")
+	}
+}
+
+func container(t *testing.T, pod corev1.PodSpec, name string) corev1.Container {
+	t.Helper()
+	for _, c := range pod.Containers {
+		if c.Name == name {
+			return c
+		}
+	}
+	t.Fatalf("no container %s", name)
+	return corev1.Container{}
 }
 
 // A missing attacher once meant that nothing was ever published.
 func TestControllerHasItsSidecars(t *testing.T) {
 	pod := only[*appsv1.Deployment](t, load(t)).Spec.Template.Spec
 	for _, name := range []string{"rds-csi", "csi-provisioner", "csi-attacher"} {
-		if !slices.ContainsFunc(pod.Containers, func(c corev1.Container) bool { return c.Name == name }) {
-			t.Errorf("the controller has no container %s", name)
+		container(t, pod, name)
+	}
+	for _, name := range []string{"csi-provisioner", "csi-attacher"} {
+		if !slices.Contains(container(t, pod, name).Args, "--leader-election") {
+			t.Errorf("two of %s would work at the same time during an upgrade", name)
 		}
 	}
 }
 
-// The key of the RDS must not lie on every node.
+// The key of the RDS must not lie on every node, nor need a node know where the RDS is managed.
 func TestNodeHasNoSecret(t *testing.T) {
-	pod := only[*appsv1.DaemonSet](t, load(t)).Spec.Template.Spec
+	objects := load(t)
+	pod := only[*appsv1.DaemonSet](t, objects).Spec.Template.Spec
 	for _, v := range pod.Volumes {
 		if v.Secret != nil {
 			t.Errorf("the node plugin mounts secret %s", v.Secret.SecretName)
+		}
+		if v.ConfigMap != nil && strings.Contains(named[*corev1.ConfigMap](t, objects, v.ConfigMap.Name).Data["config.yaml"], "10.42.241.3") {
+			t.Errorf("the node plugin gets the management address of the RDS in %s", v.ConfigMap.Name)
 		}
 	}
 	if pod.AutomountServiceAccountToken == nil || *pod.AutomountServiceAccountToken {
@@ -131,31 +108,104 @@ func TestNodeHasNoSecret(t *testing.T) {
 	}
 }
 
-// What each part does at the API server; without it the ledger stays unknown for ever, nothing is provisioned, or nothing attaches.
-func TestControllerMayDoItsWork(t *testing.T) {
-	role := only[*rbacv1.ClusterRole](t, load(t))
-	for resource, verbs := range map[string][]string{
-		"volumeattachments":        {"get", "list", "watch", "patch"},
-		"volumeattachments/status": {"patch"},
-		"persistentvolumes":        {"get", "list", "watch", "create", "patch", "delete"},
-		"persistentvolumeclaims":   {"get", "list", "watch", "update"},
-		"storageclasses":           {"get", "list", "watch"},
-		"csinodes":                 {"get", "list", "watch"},
-		"nodes":                    {"get", "list", "watch"},
-		"events":                   {"list", "watch", "create", "update", "patch"},
+// Only the node plugin touches its host.
+func TestControllerIsRestricted(t *testing.T) {
+	pod := only[*appsv1.Deployment](t, load(t)).Spec.Template.Spec
+	if pod.SecurityContext.RunAsNonRoot == nil || !*pod.SecurityContext.RunAsNonRoot || pod.HostNetwork {
+		t.Error("the controller is root, or in the host's network")
+	}
+	containers := slices.Concat(pod.Containers, []corev1.Container{container(t, only[*appsv1.DaemonSet](t, load(t)).Spec.Template.Spec, "node-driver-registrar")})
+	for _, c := range containers {
+		s := c.SecurityContext
+		if s == nil || *s.AllowPrivilegeEscalation || !*s.ReadOnlyRootFilesystem || !slices.Contains(s.Capabilities.Drop, "ALL") {
+			t.Errorf("%s is not restricted", c.Name)
+		}
+	}
+}
+
+// What each part does at the API server, each by its own role; without it the ledger stays unknown for ever, nothing is provisioned, or
+// nothing attaches.
+func TestEachPartMayDoItsWork(t *testing.T) {
+	objects := load(t)
+	for role, needs := range map[string]map[string][]string{
+		"rds-csi-controller": {
+			"volumeattachments": {"get", "list", "watch"},
+			"persistentvolumes": {"get", "list", "watch"},
+			"nodes":             {"get", "list", "watch"},
+			"events":            {"create", "patch"},
+		},
+		"rds-csi-provisioner": {
+			"persistentvolumes":      {"get", "list", "watch", "create", "patch", "delete"},
+			"persistentvolumeclaims": {"get", "list", "watch", "update"},
+			"storageclasses":         {"get", "list", "watch"},
+			"volumeattachments":      {"get", "list", "watch"},
+			"events":                 {"create", "patch"},
+		},
+		"rds-csi-attacher": {
+			"volumeattachments":        {"get", "list", "watch", "patch"},
+			"volumeattachments/status": {"patch"},
+			"persistentvolumes":        {"get", "list", "watch", "patch"},
+			"csinodes":                 {"get", "list", "watch"},
+		},
 	} {
-		for _, verb := range verbs {
-			if !allows(role.Rules, resource, verb) {
-				t.Errorf("the controller may not %s %s", verb, resource)
+		rules := named[*rbacv1.ClusterRole](t, objects, role).Rules
+		bound := named[*rbacv1.ClusterRoleBinding](t, objects, role)
+		if bound.RoleRef.Name != role || bound.Subjects[0].Name != "rds-csi-controller" || bound.Subjects[0].Namespace != "rds-csi" {
+			t.Errorf("%s is bound to %v", role, bound.Subjects)
+		}
+		for resource, verbs := range needs {
+			for _, verb := range verbs {
+				if !allows(rules, resource, verb) {
+					t.Errorf("%s may not %s %s", role, verb, resource)
+				}
 			}
 		}
 	}
-	leases := only[*rbacv1.Role](t, load(t))
-	for _, verb := range []string{"get", "create", "update", "patch"} {
+	leases := only[*rbacv1.Role](t, objects)
+	for _, verb := range []string{"get", "create", "update"} {
 		if !allows(leases.Rules, "leases", verb) {
-			t.Errorf("the sidecars may not %s leases: they never become leaders", verb)
+			t.Errorf("nobody may %s leases: none ever becomes a leader", verb)
 		}
 	}
+}
+
+// What nobody needs. A driver that could write these would be believed less by those who install it.
+func TestNoPartMayDoMore(t *testing.T) {
+	objects := load(t)
+	rules := map[string][]rbacv1.PolicyRule{}
+	for _, r := range every[*rbacv1.ClusterRole](objects) {
+		rules[r.Name] = r.Rules
+	}
+	rules["leases"] = only[*rbacv1.Role](t, objects).Rules
+	for name, rules := range rules {
+		for _, r := range rules {
+			if all := slices.Concat(r.Verbs, r.Resources, r.APIGroups); slices.Contains(all, "*") {
+				t.Errorf("%s has a wildcard: %v", name, r)
+			}
+		}
+		for resource, verbs := range map[string][]string{
+			"secrets": {"get", "list", "watch"}, "pods": {"get", "create", "delete"}, "nodes": {"patch", "update"},
+			"volumeattachments": {"create", "update", "delete"}, "leases": {"delete"}, "configmaps": {"get", "update"},
+		} {
+			for _, verb := range verbs {
+				if allows(rules, resource, verb) {
+					t.Errorf("%s may %s %s", name, verb, resource)
+				}
+			}
+		}
+	}
+	driver := named[*rbacv1.ClusterRole](t, objects, "rds-csi-controller").Rules
+	for _, verb := range []string{"create", "update", "patch", "delete"} {
+		if allows(driver, "persistentvolumes", verb) {
+			t.Errorf("the driver may %s persistentvolumes", verb)
+		}
+	}
+}
+
+func allows(rules []rbacv1.PolicyRule, resource, verb string) bool {
+	return slices.ContainsFunc(rules, func(r rbacv1.PolicyRule) bool {
+		return slices.Contains(r.Resources, resource) && slices.Contains(r.Verbs, verb) && len(r.ResourceNames) == 0
+	})
 }
 
 // The node plugin drains for 25 s and waits 20 s for a mkfs; killed before that it leaves a volume half formatted.
@@ -166,28 +216,66 @@ func TestNodeHasTimeToEnd(t *testing.T) {
 	}
 }
 
-// kubectl applies a directory in the order of its names.
-func TestNamespaceComesFirst(t *testing.T) {
-	if _, ok := load(t)[0].(*corev1.Namespace); !ok {
-		t.Error("the first object applied is not the namespace")
-	}
-}
-
-func allows(rules []rbacv1.PolicyRule, resource, verb string) bool {
-	return slices.ContainsFunc(rules, func(r rbacv1.PolicyRule) bool {
-		return slices.Contains(r.Resources, resource) && slices.Contains(r.Verbs, verb) && len(r.ResourceNames) == 0
-	})
-}
-
-func TestExampleConfigurationIsAccepted(t *testing.T) {
-	text := only[*corev1.ConfigMap](t, load(t)).Data["config.yaml"]
-	for _, role := range []config.Role{config.Controller, config.Node} {
-		if _, err := config.Parse([]byte(text), role); err != nil {
-			t.Errorf("role %d: %v", role, err)
+// Nothing may land in another namespace than that of the release, where nobody looks for it, nor claim to be cluster-wide by accident.
+func TestEverythingIsInTheNamespace(t *testing.T) {
+	clusterWide := []string{"*v1.CSIDriver", "*v1.StorageClass", "*v1.ClusterRole", "*v1.ClusterRoleBinding"}
+	for _, o := range load(t) {
+		want := "rds-csi"
+		if slices.Contains(clusterWide, typeName(o)) {
+			want = ""
+		}
+		if o.GetNamespace() != want {
+			t.Errorf("%s %s is in namespace %q", typeName(o), o.GetName(), o.GetNamespace())
 		}
 	}
-	if strings.Contains(text, "PRIVATE KEY") {
-		t.Error("key material in a manifest")
+}
+
+func TestConfigurationIsAccepted(t *testing.T) {
+	objects := load(t)
+	for name, role := range map[string]config.Role{"rds-csi-controller": config.Controller, "rds-csi-node": config.Node} {
+		text := named[*corev1.ConfigMap](t, objects, name).Data["config.yaml"]
+		cfg, err := config.Parse([]byte(text), role)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if cfg.ClusterID != "homelab" {
+			t.Errorf("%s: cluster %q", name, cfg.ClusterID)
+		}
+		if role == config.Controller {
+			keysAreMounted(t, cfg, container(t, only[*appsv1.Deployment](t, objects).Spec.Template.Spec, "rds-csi"))
+		}
+	}
+}
+
+// keysAreMounted: files that the configuration names lie where the Secret is mounted, whether the chart named them or the user.
+func keysAreMounted(t *testing.T, cfg config.Config, c corev1.Container) {
+	t.Helper()
+	i := slices.IndexFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == "secret" })
+	if i < 0 {
+		t.Fatal("the controller has no secret")
+	}
+	dir := c.VolumeMounts[i].MountPath
+	for _, r := range cfg.RDS {
+		if filepath.Dir(r.PrivateKeyFile) != dir || r.HostKeyFingerprint == "" && filepath.Dir(r.KnownHostsFile) != dir {
+			t.Errorf("rds %s: key %s and host keys %q are not in %s", r.Name, r.PrivateKeyFile, r.KnownHostsFile, dir)
+		}
+	}
+}
+
+// The program itself is asked whether it knows its flags: with -h at the end it says so and does nothing.
+func TestFlagsAreTheDriversOwn(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "rds-csi")
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", program, "../../cmd/rds-csi")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as in the Makefile: most of it is compiled already
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	objects := load(t)
+	for _, pod := range []corev1.PodSpec{only[*appsv1.Deployment](t, objects).Spec.Template.Spec, only[*appsv1.DaemonSet](t, objects).Spec.Template.Spec} {
+		args := append(slices.Clone(container(t, pod, "rds-csi").Args), "-h")
+		if out, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput(); err != nil {
+			t.Errorf("rds-csi %q: %v: %s", args, err, out)
+		}
 	}
 }
 

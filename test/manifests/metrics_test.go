@@ -1,0 +1,74 @@
+package manifests
+
+import (
+	"fmt"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+func typeName(o object) string { return fmt.Sprintf("%T", o) }
+
+// Where the operator of Prometheus is not installed, its kinds would make the installation fail.
+func TestMonitoringIsOffByDefault(t *testing.T) {
+	const rds = "config.rds[0].name=a,config.rds[0].address=10.0.0.1,config.rds[0].user=csi,config.rds[0].nvme.address=10.0.0.1,config.rds[0].pool.path=/a"
+	objects := render(t, "--set", rds)
+	if n := len(every[*podMonitor](objects)) + len(every[*corev1.Service](objects)); n != 0 {
+		t.Errorf("%d objects for monitoring", n)
+	}
+}
+
+// What finds the pods of a part must find these and no others, and a port that they have.
+func TestMonitorsFindThePods(t *testing.T) {
+	objects := load(t)
+	pods := map[string]corev1.PodTemplateSpec{
+		"controller": only[*appsv1.Deployment](t, objects).Spec.Template, "node": only[*appsv1.DaemonSet](t, objects).Spec.Template,
+	}
+	found := map[string]int{}
+	check := func(name string, selector *metav1.LabelSelector, port string) {
+		t.Helper()
+		s, err := metav1.LabelSelectorAsSelector(selector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for part, pod := range pods {
+			if !s.Matches(labels.Set(pod.Labels)) {
+				continue
+			}
+			found[name]++
+			if !hasPort(container(t, pod.Spec, "rds-csi"), port) {
+				t.Errorf("%s looks for port %s of the %s", name, port, part)
+			}
+		}
+		if found[name] != 1 {
+			t.Errorf("%s finds %d kinds of pods", name, found[name])
+		}
+	}
+	for _, m := range every[*podMonitor](objects) {
+		check("PodMonitor "+m.Name, &m.Spec.Selector, m.Spec.PodMetricsEndpoints[0].Port)
+	}
+	for _, s := range every[*corev1.Service](objects) {
+		if s.Spec.Ports[0].TargetPort.Type != intstr.String {
+			t.Errorf("%s names no port", s.Name)
+		}
+		check("Service "+s.Name, &metav1.LabelSelector{MatchLabels: s.Spec.Selector}, s.Spec.Ports[0].TargetPort.StrVal)
+	}
+	check("Deployment", only[*appsv1.Deployment](t, objects).Spec.Selector, "metrics")
+	check("DaemonSet", only[*appsv1.DaemonSet](t, objects).Spec.Selector, "metrics")
+	if len(found) != 6 {
+		t.Errorf("found %v", found)
+	}
+}
+
+func hasPort(c corev1.Container, name string) bool {
+	for _, p := range c.Ports {
+		if p.Name == name {
+			return true
+		}
+	}
+	return false
+}
