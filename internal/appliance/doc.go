@@ -1,4 +1,4 @@
-// Package appliance is what the driver asks of an RDS: volumes, their exports, and the pool they lie in.
+// Package appliance is what the driver asks of an RDS: volumes, their exports, the pool they lie in, and what it measures of itself.
 //
 // A volume is one /disk item of type file, exported as one NVMe/TCP subsystem with one namespace (NSID 1). Nothing about
 // it is remembered here: every answer is read from the RDS by the command that gives it. Every mutating operation is one
