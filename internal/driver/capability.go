@@ -88,9 +88,9 @@ func checkCapability(c *csi.VolumeCapability) error {
 	case c == nil:
 		return invalid("volume capability is required")
 	case c.GetBlock() != nil:
-		return invalid("raw block volumes are not supported yet: use volumeMode Filesystem")
+		return checkPublished(c)
 	case c.GetMount() == nil:
-		return invalid("volume capability names no access type: mount is required")
+		return invalid("volume capability names no access type: mount or block is required")
 	case c.GetMount().GetVolumeMountGroup() != "":
 		return invalid("volume_mount_group is not supported: the capability VOLUME_MOUNT_GROUP is not advertised")
 	}

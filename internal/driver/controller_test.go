@@ -164,9 +164,9 @@ func TestCreateRefuses(t *testing.T) {
 		"nil capability":  {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities = []*csi.VolumeCapability{nil} }, codes.InvalidArgument, "capability is required"},
 		"no access type":  {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities[0].AccessType = nil }, codes.InvalidArgument, "access type"},
 		"no access mode":  {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities[0].AccessMode = nil }, codes.InvalidArgument, "access mode UNKNOWN"},
-		"a block volume": {func(r *csi.CreateVolumeRequest) {
-			r.VolumeCapabilities[0].AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
-		}, codes.InvalidArgument, "raw block volumes are not supported yet"},
+		"a block volume for readers of many nodes": {func(r *csi.CreateVolumeRequest) {
+			r.VolumeCapabilities[0] = raw(csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY)
+		}, codes.InvalidArgument, "MULTI_NODE_READER_ONLY"},
 		"many nodes_B3": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeCapabilities[0] = capability(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER, "")
 		}, codes.InvalidArgument, "MULTI_NODE_MULTI_WRITER"},

@@ -26,20 +26,14 @@ type Blocks interface {
 // checkNodeCapability accepts what a node can do with a volume. Which nodes may have it at the same time is the
 // controller's decision: by the time a node is asked, it is made.
 func checkNodeCapability(c *csi.VolumeCapability) error {
-	mode := c.GetAccessMode().GetMode()
-	switch {
-	case c.GetBlock() != nil:
-		if mode == csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER || mode == csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY {
-			return nil
-		}
-		return checkAccessMode(mode)
-	case c.GetMount() != nil && mode == csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY:
-		if c.GetMount().GetVolumeMountGroup() == "" {
-			_, err := checkFSType(c.GetMount().GetFsType())
-			return err
-		}
+	if c.GetAccessMode().GetMode() != csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY {
+		return checkCapability(c)
 	}
-	return checkCapability(c)
+	// Here one of many readers is no other than the only one.
+	return checkCapability(&csi.VolumeCapability{
+		AccessType: c.GetAccessType(),
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY},
+	})
 }
 
 // readOnlyAtNode says whether nobody on a node may write to the volume.

@@ -164,14 +164,14 @@ func TestValidate(t *testing.T) {
 		change(req)
 		return s.ValidateVolumeCapabilities(t.Context(), req)
 	}
-	reply, err := validate(func(*csi.ValidateVolumeCapabilitiesRequest) {})
-	if err != nil || reply.GetConfirmed() == nil {
-		t.Errorf("not confirmed: %v, %v", reply, err)
+	for _, can := range []*csi.VolumeCapability{writer(), raw(oneWriter), raw(onePod), raw(manyWrite)} {
+		reply, err := validate(func(r *csi.ValidateVolumeCapabilitiesRequest) { r.VolumeCapabilities[0] = can })
+		if err != nil || reply.GetConfirmed() == nil {
+			t.Errorf("not confirmed: %v, %v", reply, err)
+		}
 	}
 	for name, change := range map[string]func(*csi.ValidateVolumeCapabilitiesRequest){
-		"a block volume": func(r *csi.ValidateVolumeCapabilitiesRequest) {
-			r.VolumeCapabilities[0].AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
-		},
+		"a file system for many nodes": func(r *csi.ValidateVolumeCapabilitiesRequest) { r.VolumeCapabilities[0] = capability(manyWrite, "") },
 		"another subsystem": func(r *csi.ValidateVolumeCapabilitiesRequest) { r.VolumeContext = map[string]string{"nqn": "nqn.x"} },
 		"a parameter":       func(r *csi.ValidateVolumeCapabilitiesRequest) { r.Parameters = map[string]string{"x": "y"} },
 	} {
@@ -180,7 +180,7 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, reply, err)
 		}
 	}
-	_, err = validate(func(r *csi.ValidateVolumeCapabilitiesRequest) { r.VolumeId = "rds1/none" })
+	_, err := validate(func(r *csi.ValidateVolumeCapabilitiesRequest) { r.VolumeId = "rds1/none" })
 	wants(t, err, codes.NotFound)
 	_, err = validate(func(r *csi.ValidateVolumeCapabilitiesRequest) { r.VolumeId = "NONE" })
 	wants(t, err, codes.NotFound)
