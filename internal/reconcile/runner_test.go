@@ -72,7 +72,7 @@ func TestRunForgetsOldFailures(t *testing.T) {
 		defer cancel()
 		var ended time.Time
 		n := 0
-		Run(ctx, quietLogger(), Loop{"loop", func(ctx context.Context) error {
+		Run(ctx, quietLogger(), Loop{"loop", func(context.Context) error {
 			n++
 			switch {
 			case n <= 5:
