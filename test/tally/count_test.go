@@ -139,14 +139,14 @@ func TestSecondTierIsWhatTestsAgainstTheSimulator(t *testing.T) {
 	}
 }
 
-func TestGuestPackagesAreThoseThatTheTagBrings(t *testing.T) {
+func TestTaggedPackagesAreThoseThatTheTagBrings(t *testing.T) {
 	plain := []goPackage{{ImportPath: "kernel"}, {ImportPath: "sanity", XTestGoFiles: []string{"host_test.go"}}, {ImportPath: "unit", TestGoFiles: []string{"a_test.go"}}}
 	tagged := []goPackage{
 		{ImportPath: "kernel", TestGoFiles: []string{"nvme_test.go"}},
 		{ImportPath: "sanity", XTestGoFiles: []string{"guest_test.go", "host_test.go"}},
 		{ImportPath: "unit", TestGoFiles: []string{"a_test.go"}},
 	}
-	got := guestPackages(plain, tagged)
+	got := taggedPackages(plain, tagged)
 	want := []goPackage{tagged[0], tagged[1]}
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 		t.Error(diff)

@@ -1,10 +1,11 @@
-// Command tally runs the tests of tiers 1 to 3 (docs/architecture.md, "How it is proved") and counts them.
+// Command tally runs the tests of tiers 1 to 4 (docs/architecture.md, "How it is proved") and counts them.
 //
-//	go run ./test/tally [--tier 1,2,3] [--run REGEXP]
+//	go run ./test/tally [--tier 1,2,3,4] [--run REGEXP]
 //
 // Tiers 1 and 2 are go test -race ./... on this host; tier 3 runs in the QEMU guest of test/guest, without the race
-// detector, which would make an emulated machine too slow. A skipped test, a tier without a test and a guest that did
-// not boot fail the run. What passes is one line per package; what fails is shown in full.
+// detector, which would make an emulated machine too slow; tier 4 runs against a Kubernetes control plane on this host
+// (test/cluster), and only when asked for. A skipped test, a tier without a test, a guest that did not boot and a
+// control plane that did not start fail the run. What passes is one line per package; what fails is shown in full.
 package main
 
 import (
@@ -45,9 +46,9 @@ func (o options) wants(tier string) bool { return strings.Contains(o.tiers, tier
 func execute(ctx context.Context, args []string) (good bool, err error) {
 	var o options
 	flags := flag.NewFlagSet("tally", flag.ContinueOnError)
-	flags.StringVar(&o.tiers, "tier", "1,2,3", "which tiers; 1 and 2 always run together")
+	flags.StringVar(&o.tiers, "tier", "1,2,3", "which tiers, of 1 to 4; 1 and 2 always run together")
 	flags.StringVar(&o.run, "run", "", "only tests that match, as go test has it")
-	flags.DurationVar(&o.timeout, "timeout", 15*time.Minute, "of each package on the host, and of each guest")
+	flags.DurationVar(&o.timeout, "timeout", 15*time.Minute, "of each package on the host, and of each guest; tier 4 has twice that")
 	if err := flags.Parse(args); err != nil {
 		return errors.Is(err, flag.ErrHelp), nil
 	}
@@ -71,7 +72,18 @@ func execute(ctx context.Context, args []string) (good bool, err error) {
 		}
 		kernel := &tier{number: 3, name: "on a real Linux kernel in QEMU"}
 		tiers = append(tiers, kernel)
-		if err := o.guest(ctx, guestPackages(plain, tagged), kernel); err != nil {
+		if err := o.guest(ctx, taggedPackages(plain, tagged), kernel); err != nil {
+			return false, err
+		}
+	}
+	if o.wants("4") {
+		tagged, err := list(ctx, "-tags", "cluster", "./...")
+		if err != nil {
+			return false, err
+		}
+		cluster := &tier{number: 4, name: "on a real Kubernetes control plane"}
+		tiers = append(tiers, cluster)
+		if err := o.cluster(ctx, taggedPackages(plain, tagged), cluster); err != nil {
 			return false, err
 		}
 	}
@@ -157,6 +169,23 @@ func (o options) guestPackage(ctx context.Context, p goPackage, harness, binary 
 		kernel.fault("%s: the guest ended with status %d, see above", short(p.ImportPath), status)
 	}
 	return nil
+}
+
+// cluster runs the packages with cluster tests one after the other: each starts a control plane of its own.
+func (o options) cluster(ctx context.Context, packages []goPackage, cluster *tier) error {
+	if len(packages) == 0 {
+		return nil // an empty tier fails the run
+	}
+	args := []string{"test", "-tags", "cluster", "-p", "1", "-json", "-timeout", (2 * o.timeout).String(), "-run", o.run}
+	for _, p := range packages {
+		args = append(args, p.ImportPath)
+	}
+	cmd := command(ctx, "go", args...)
+	err := watch(cmd, cmd, sayTest, func(*suite) *tier { return cluster })
+	if err == nil && cmd.ProcessState.ExitCode() != 0 && cluster.counts.failed == 0 {
+		cluster.fault("go test ended with status %d, see above", cmd.ProcessState.ExitCode())
+	}
+	return err
 }
 
 func exists(path string) bool {

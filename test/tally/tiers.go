@@ -90,8 +90,8 @@ func list(ctx context.Context, args ...string) ([]goPackage, error) {
 	}
 }
 
-// guestPackages are those with test files that only the build tag "kernel" brings in.
-func guestPackages(plain, tagged []goPackage) []goPackage {
+// taggedPackages are those with test files that only the build tag brings in.
+func taggedPackages(plain, tagged []goPackage) []goPackage {
 	files := map[string]int{}
 	for _, p := range plain {
 		files[p.ImportPath] = p.testFiles()

@@ -1,0 +1,221 @@
+//go:build cluster
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rds-csi/rds-csi/test/cluster/controlplane"
+)
+
+// installation is one release of the chart with an RDS of its own, in a namespace of its own and under a driver name of
+// its own: tests do not see each other's attachments, and what one leaves behind is nobody's.
+type installation struct {
+	t         *testing.T
+	namespace string
+	driver    string // CSI driver name
+	class     string // StorageClass, and the start of every other name
+	dir       string // configuration, socket, the RDS's data
+	address   string // of the controller's metrics
+	chart     chart
+	api       *controlplane.Proxy // the controller's way to the API server
+
+	controller *controlplane.Process
+	simulator  *controlplane.Process
+}
+
+// newInstallation installs the driver with external-provisioner and external-attacher, and waits until it is ready.
+func newInstallation(t *testing.T) *installation {
+	t.Helper()
+	i := prepare(t)
+	i.startController()
+	i.startSidecars()
+	i.awaitReady()
+	return i
+}
+
+// prepare does everything but start the driver and its sidecars.
+func prepare(t *testing.T) *installation {
+	t.Helper()
+	name := short(t.Name())
+	i := &installation{t: t, namespace: "rds-csi-" + name, driver: name + ".csi.srvlab.io", class: name, dir: shortDir(t)}
+	var err error
+	i.address, err = controlplane.FreeAddress(t.Context())
+	i.must(err)
+	i.api, err = controlplane.NewProxy(t.Context(), plane.Front.Address())
+	i.must(err)
+	t.Cleanup(i.api.Close)
+	i.chart = render(t, name, i.namespace, i.driver, i.class, i.startSimulator(), i.in("values.yaml"))
+	i.must(os.WriteFile(i.in("driver.yaml"), []byte(i.chart.config), 0o600))
+	i.must(plane.MakeNamespace(t.Context(), i.namespace))
+	i.must(plane.Apply(t.Context(), i.chart.objects))
+	i.must(plane.Kubeconfig(t.Context(), i.namespace, i.chart.account, i.api.Address(), i.in("driver.kubeconfig")))
+	i.must(plane.Kubeconfig(t.Context(), i.namespace, i.chart.account, plane.Front.Address(), i.in("sidecar.kubeconfig")))
+	return i
+}
+
+// shortDir is a folder whose name leaves room for a socket's, of which the kernel takes 107 bytes.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "rdscsi-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func (i *installation) in(name string) string { return filepath.Join(i.dir, name) }
+
+// socket is the controller's.
+func (i *installation) socket() string { return i.in("csi.sock") }
+
+// launch starts a program that is ended with the test, with a log of its own.
+func (i *installation) launch(name, program string, args ...string) *controlplane.Process {
+	i.t.Helper()
+	p, err := plane.Launcher.Start(i.class+"-"+name, program, args...)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	i.t.Cleanup(p.Stop)
+	return p
+}
+
+// startSimulator starts the RDS; it answers the configuration that rds-sim writes for a driver.
+func (i *installation) startSimulator() (config string) {
+	i.t.Helper()
+	i.simulator = i.launch("rds-sim", filepath.Join(built, "rds-sim"), "--ssh-address", "127.0.0.1:0", "--data", i.in("rds"))
+	i.poll("rds-sim has announced itself", i.simulator, func(context.Context) error {
+		log, err := os.ReadFile(i.simulator.Log)
+		if err == nil && !strings.Contains(string(log), "answers SSH") { // its last word, after the file
+			err = errors.New("it has not")
+		}
+		return err
+	})
+	text, err := os.ReadFile(filepath.Join(i.in("rds"), "driver.yaml"))
+	i.must(err)
+	return string(text)
+}
+
+// startController starts the driver, again if need be, and does not wait.
+func (i *installation) startController(more ...string) {
+	i.t.Helper()
+	i.controller = i.launch("rds-csi", filepath.Join(built, "rds-csi"), i.chart.arguments(i.t, "rds-csi", append([]string{
+		"--config=" + i.in("driver.yaml"), "--endpoint=unix://" + i.socket(), "--metrics-address=" + i.address,
+		"--kubeconfig=" + i.in("driver.kubeconfig"),
+	}, more...)...)...)
+}
+
+// awaitReady waits for the driver's own word.
+func (i *installation) awaitReady() {
+	i.t.Helper()
+	i.poll("the controller is ready", i.controller, func(ctx context.Context) error {
+		status, body, err := get(ctx, "http://"+i.address+"/readyz")
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("%d: %s", status, body)
+		}
+		return err
+	})
+}
+
+// poll is for what nobody tells of.
+func (i *installation) poll(what string, p *controlplane.Process, ask func(context.Context) error) {
+	i.t.Helper()
+	ctx, cancel := context.WithTimeout(i.t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ask(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-p.Done():
+			i.t.Fatalf("%s: %v", what, p.Err())
+		case <-ctx.Done():
+			i.t.Fatalf("not within %s: %s: %v", patience, what, err)
+		}
+	}
+}
+
+func get(ctx context.Context, url string) (status int, body string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := client.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	return answer.StatusCode, string(text), err
+}
+
+// sidecar is started again whenever it ends, as the kubelet does: the sidecars end themselves when they lose the driver.
+type sidecar struct {
+	stop  context.CancelFunc
+	ended sync.WaitGroup
+}
+
+// startSidecars starts the sidecars of the pod. They may ask the API server more often, and repeat what failed sooner,
+// than by default: a test is in a hurry.
+func (i *installation) startSidecars() {
+	i.t.Helper()
+	for name := range i.chart.containers {
+		if strings.HasPrefix(name, "csi-") {
+			i.startSidecar(name)
+		}
+	}
+}
+
+func (i *installation) startSidecar(name string) *sidecar {
+	i.t.Helper()
+	arguments := i.chart.arguments(i.t, name, "--csi-address="+i.socket(), "--kubeconfig="+i.in("sidecar.kubeconfig"),
+		"--leader-election-namespace="+i.namespace, "--kube-api-qps=200", "--kube-api-burst=400", "--retry-interval-max=5s", "--v=5")
+	ctx, stop := context.WithCancel(context.Background())
+	s := &sidecar{stop: stop}
+	s.ended.Go(func() { supervise(ctx, i.class+"-"+name, plane.Programs.Path(name), arguments) })
+	i.t.Cleanup(s.end)
+	return s
+}
+
+func (s *sidecar) end() {
+	s.stop()
+	s.ended.Wait()
+}
+
+func supervise(ctx context.Context, name, program string, args []string) {
+	for {
+		p, err := plane.Launcher.Start(name, program, args...)
+		if err != nil {
+			return // the test finds out by what does not happen
+		}
+		select {
+		case <-p.Done():
+		case <-ctx.Done():
+			p.Kill() // nothing is lost: all they know is in Kubernetes
+			return
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,197 @@
+//go:build cluster
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+const space = metav1.NamespaceDefault // of claims and pods
+
+func (i *installation) must(err error) {
+	i.t.Helper()
+	if err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+// claims makes claims and waits until all are bound; it answers their PersistentVolumes.
+func (i *installation) claims(n int) []*corev1.PersistentVolume {
+	i.t.Helper()
+	for k := range n {
+		i.makeClaim(i.claimName(k))
+	}
+	volumes := make([]*corev1.PersistentVolume, n)
+	seen.until(i.t, fmt.Sprintf("%d claims are bound", n), func() (err error) {
+		for k := range n {
+			if volumes[k], err = seen.volumeOf(space, i.claimName(k)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return volumes
+}
+
+func (i *installation) claimName(k int) string { return fmt.Sprintf("%s-%d", i.class, k) }
+
+func (i *installation) makeClaim(name string) *corev1.PersistentVolumeClaim {
+	i.t.Helper()
+	claim, err := plane.Admin.CoreV1().PersistentVolumeClaims(space).Create(i.t.Context(), &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			StorageClassName: &i.class,
+			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("64Mi")}},
+		},
+	}, metav1.CreateOptions{})
+	i.must(err)
+	return claim
+}
+
+// node makes what a kubelet and the driver's node plugin make when a machine joins, and waits until Kubernetes takes
+// the node for ready. It is gone with the test.
+func (i *installation) node(suffix string) string {
+	i.t.Helper()
+	name := i.class + "-" + suffix
+	i.makeNode(name)
+	_, err := plane.Admin.StorageV1().CSINodes().Create(i.t.Context(), &storagev1.CSINode{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: i.driver, NodeID: name}}},
+	}, metav1.CreateOptions{})
+	i.must(err)
+	return name
+}
+
+func (i *installation) makeNode(name string) {
+	i.t.Helper()
+	_, err := plane.Admin.CoreV1().Nodes().Create(i.t.Context(), &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        name,
+			Labels:      map[string]string{corev1.LabelHostname: name},
+			Annotations: map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+		},
+	}, metav1.CreateOptions{})
+	i.must(err)
+	i.t.Cleanup(func() { i.dropNode(name) })
+	i.setReady(name, corev1.ConditionTrue)
+	seen.until(i.t, "node "+name+" has lost its taint", func() error {
+		n, err := seen.nodes.Get(name)
+		if err == nil && len(n.Spec.Taints) > 0 {
+			err = fmt.Errorf("taints %v", n.Spec.Taints)
+		}
+		return err
+	})
+}
+
+func (i *installation) dropNode(name string) {
+	ctx := i.t.Context()
+	if ctx.Err() != nil { // in a clean-up
+		ctx = background()
+	}
+	err := errors.Join(
+		ignoreGone(plane.Admin.StorageV1().CSINodes().Delete(ctx, name, metav1.DeleteOptions{})),
+		ignoreGone(plane.Admin.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{})),
+	)
+	if err != nil {
+		i.t.Errorf("node %s: %v", name, err)
+	}
+}
+
+func ignoreGone(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// setReady writes the condition that a kubelet writes.
+func (i *installation) setReady(node string, status corev1.ConditionStatus) {
+	i.t.Helper()
+	patch := fmt.Sprintf(`{"status":{"capacity":{"cpu":"64","memory":"64Gi","pods":"200"},"allocatable":{"cpu":"64","memory":"64Gi","pods":"200"},`+
+		`"conditions":[{"type":"Ready","status":%q,"reason":"Test","lastHeartbeatTime":%q,"lastTransitionTime":%q}]}}`, status, now(), now())
+	_, err := plane.Admin.CoreV1().Nodes().Patch(i.t.Context(), node, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
+	i.must(err)
+}
+
+// inUse writes what a kubelet reports before it mounts a volume, and until it has unmounted it.
+func (i *installation) inUse(node string, volumes ...*corev1.PersistentVolume) {
+	i.t.Helper()
+	names := make([]string, 0, len(volumes))
+	for _, v := range volumes {
+		names = append(names, fmt.Sprintf("%q", "kubernetes.io/csi/"+i.driver+"^"+v.Spec.CSI.VolumeHandle))
+	}
+	patch := fmt.Sprintf(`{"status":{"volumesInUse":[%s]}}`, strings.Join(names, ","))
+	_, err := plane.Admin.CoreV1().Nodes().Patch(i.t.Context(), node, types.MergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
+	i.must(err)
+}
+
+// attach makes a VolumeAttachment as the attach/detach controller does, and does not wait.
+func (i *installation) attach(volume *corev1.PersistentVolume, node string) string {
+	i.t.Helper()
+	name := "csi-" + volume.Name + "-" + node
+	_, err := plane.Admin.StorageV1().VolumeAttachments().Create(i.t.Context(), &storagev1.VolumeAttachment{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: storagev1.VolumeAttachmentSpec{
+			Attacher: i.driver, NodeName: node, Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &volume.Name},
+		},
+	}, metav1.CreateOptions{})
+	i.must(err)
+	i.t.Cleanup(func() { forceAway(i.t, name) })
+	return name
+}
+
+// detach deletes a VolumeAttachment, and does not wait.
+func (i *installation) detach(attachment string) {
+	i.t.Helper()
+	i.must(plane.Admin.StorageV1().VolumeAttachments().Delete(i.t.Context(), attachment, metav1.DeleteOptions{}))
+}
+
+// forceAway is for what a test leaves behind, and for tests of just that: the finalizer is taken off by hand.
+func forceAway(t *testing.T, attachment string) {
+	t.Helper()
+	client := plane.Admin.StorageV1().VolumeAttachments()
+	_, patched := client.Patch(background(), attachment, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+	deleted := client.Delete(background(), attachment, metav1.DeleteOptions{})
+	if err := errors.Join(ignoreGone(patched), ignoreGone(deleted)); err != nil {
+		t.Errorf("VolumeAttachment %s: %v", attachment, err)
+	}
+}
+
+func (i *installation) awaitAttached(attachments ...string) {
+	i.t.Helper()
+	seen.until(i.t, "attached", func() error {
+		for _, name := range attachments {
+			a, err := seen.attachments.Get(name)
+			switch {
+			case err != nil:
+				return err
+			case !a.Status.Attached:
+				return fmt.Errorf("%s is not attached: %v", name, a.Status.AttachError)
+			}
+		}
+		return nil
+	})
+}
+
+func (i *installation) awaitGone(attachments ...string) {
+	i.t.Helper()
+	seen.until(i.t, "detached", func() error {
+		for _, name := range attachments {
+			if a, err := seen.attachments.Get(name); err == nil {
+				return fmt.Errorf("%w: %s, %v", errStill, name, a.Status)
+			}
+		}
+		return nil
+	})
+}

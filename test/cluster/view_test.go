@@ -1,0 +1,147 @@
+//go:build cluster
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/client-go/informers"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	storagelisters "k8s.io/client-go/listers/storage/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// patience is for everything that Kubernetes, its sidecars and the driver do in a second on a quiet machine.
+const patience = 2 * time.Minute
+
+// view is what the tests see of Kubernetes: watches of their own, so that waiting means waiting for a change.
+type view struct {
+	claims      corelisters.PersistentVolumeClaimLister
+	volumes     corelisters.PersistentVolumeLister
+	nodes       corelisters.NodeLister
+	pods        corelisters.PodLister
+	events      corelisters.EventLister
+	attachments storagelisters.VolumeAttachmentLister
+	close       func()
+
+	mu      sync.Mutex
+	changed chan struct{} // closed, and made anew, at every change
+	history map[string][]moment
+}
+
+// moment is one state of a VolumeAttachment.
+type moment struct {
+	at       time.Time
+	uid      string
+	attached bool
+	failure  string // status.attachError
+	gone     bool
+}
+
+// look begins to watch, and waits until everything was listed.
+func look(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	factory := informers.NewSharedInformerFactory(plane.Admin, 0)
+	core, storage := factory.Core().V1(), factory.Storage().V1()
+	v := &view{
+		claims: core.PersistentVolumeClaims().Lister(), volumes: core.PersistentVolumes().Lister(),
+		nodes: core.Nodes().Lister(), pods: core.Pods().Lister(), events: core.Events().Lister(),
+		attachments: storage.VolumeAttachments().Lister(),
+		close:       func() { cancel(); factory.Shutdown() },
+		changed:     make(chan struct{}), history: map[string][]moment{},
+	}
+	seen = v
+	for _, informer := range []cache.SharedIndexInformer{
+		core.PersistentVolumeClaims().Informer(), core.PersistentVolumes().Informer(), core.Nodes().Informer(),
+		core.Pods().Informer(), core.Events().Informer(), storage.VolumeAttachments().Informer(),
+	} {
+		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(o any) { v.note(o, false) },
+			UpdateFunc: func(_, o any) { v.note(o, false) },
+			DeleteFunc: func(o any) { v.note(o, true) },
+		}); err != nil {
+			return err
+		}
+	}
+	factory.Start(ctx.Done())
+	for kind, synced := range factory.WaitForCacheSync(ctx.Done()) {
+		if !synced {
+			return fmt.Errorf("no list of %s", kind)
+		}
+	}
+	return nil
+}
+
+// note remembers the states of VolumeAttachments, and wakes who waits.
+func (v *view) note(object any, gone bool) {
+	if last, ok := object.(cache.DeletedFinalStateUnknown); ok {
+		object = last.Obj
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if a, ok := object.(*storagev1.VolumeAttachment); ok {
+		m := moment{at: time.Now(), uid: string(a.UID), attached: a.Status.Attached, gone: gone}
+		if a.Status.AttachError != nil {
+			m.failure = a.Status.AttachError.Message
+		}
+		v.history[a.Name] = append(v.history[a.Name], m)
+	}
+	close(v.changed)
+	v.changed = make(chan struct{})
+}
+
+func (v *view) change() <-chan struct{} {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.changed
+}
+
+// moments of a VolumeAttachment's name, as far as they were seen.
+func (v *view) moments(name string) []moment {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return append([]moment(nil), v.history[name]...)
+}
+
+// until waits until check has nothing to complain about; it is asked at every change.
+func (v *view) until(t *testing.T, what string, check func() error) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for {
+		changed := v.change()
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline.C:
+			t.Fatalf("not within %s: %s: %v", patience, what, err)
+		case <-t.Context().Done():
+			t.Fatalf("interrupted: %s: %v", what, err)
+		}
+	}
+}
+
+// volumeOf is the PersistentVolume to which a claim is bound.
+func (v *view) volumeOf(namespace, claim string) (*corev1.PersistentVolume, error) {
+	c, err := v.claims.PersistentVolumeClaims(namespace).Get(claim)
+	if err != nil {
+		return nil, err
+	}
+	if c.Status.Phase != corev1.ClaimBound {
+		return nil, fmt.Errorf("claim %s is %s", claim, c.Status.Phase)
+	}
+	return v.volumes.Get(c.Spec.VolumeName)
+}
+
+// errStill says that something is there that should be gone.
+var errStill = errors.New("still there")
