@@ -12,6 +12,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/goleak"
 
+	"github.com/rds-csi/rds-csi/internal/appliance"
 	"github.com/rds-csi/rds-csi/internal/metrics"
 )
 
@@ -25,7 +26,15 @@ type hooks struct {
 	nvme       *metrics.NVMe
 	rds        *metrics.RDS
 	operations *metrics.Operations
+	migrations *metrics.Migrations
+	repairs    *metrics.Repairs
 
+	leading     bool
+	perNode     map[string]int
+	moving      int
+	drift       map[string]int
+	appliances  []metrics.Appliance
+	times       map[string]time.Time
 	volumes     int
 	known       bool
 	connections map[string]int
@@ -56,6 +65,15 @@ func controller(t *testing.T) *hooks {
 	must(t, err)
 	must(t, metrics.Attachments(h.reg, func() (int, bool) { return h.volumes, h.known }))
 	must(t, h.rds.Watch("10.0.0.1:22", func() bool { return h.connected }))
+	must(t, metrics.Leader(h.reg, func() bool { return h.leading }))
+	must(t, metrics.NodeAttachments(h.reg, func() (map[string]int, bool) { return h.perNode, h.known }))
+	h.migrations, err = metrics.NewMigrations(h.reg, func() (int, bool) { return h.moving, h.known })
+	must(t, err)
+	h.repairs, err = metrics.NewRepairs(h.reg, "export_lost")
+	must(t, err)
+	must(t, metrics.Drift(h.reg, func() map[string]int { return h.drift }))
+	must(t, metrics.Appliances(h.reg, func() []metrics.Appliance { return h.appliances }))
+	must(t, metrics.LastSuccess(h.reg, func() map[string]time.Time { return h.times }))
 	return h
 }
 
@@ -120,6 +138,36 @@ func moveController(_ *testing.T, h *hooks) {
 	h.connected = true
 	h.rds.Observe("disk_add", "ok", time.Second)
 	h.operations.Observe("/csi.v1.Controller/CreateVolume", "OK", time.Second)
+	h.leading, h.perNode, h.moving = true, map[string]int{"node-a": 2, "node-b": 1}, 1
+	for _, result := range []string{"completed", "cancelled", "expired"} {
+		h.migrations.MigrationEnded(result, time.Minute)
+	}
+	h.repairs.Repaired("export_lost", "ok")
+	h.repairs.Repaired("export_lost", "error")
+	h.drift = map[string]int{"export_lost": 1}
+	h.appliances = []metrics.Appliance{wholeAppliance()}
+	h.times = map[string]time.Time{"rds/rds1/volumes": time.UnixMilli(1_700_000_000_250)}
+}
+
+// wholeAppliance is an RDS of which all is known.
+func wholeAppliance() metrics.Appliance {
+	orphaned := 2
+	return metrics.Appliance{
+		RDS: "rds1", Stock: &metrics.Stock{Volumes: 7, Bytes: 7 << 30, Orphaned: &orphaned},
+		Pool: &appliance.Pool{Slot: "storage-pool", SizeBytes: 1 << 40, FreeBytes: 1 << 39},
+		Sensors: []appliance.Sensor{
+			{Name: "cpu-temperature", Part: "cpu", Kind: appliance.KindTemperature, Value: 41},
+			{Name: "fan1-speed", Part: "fan1", Kind: appliance.KindFan, Value: 4200},
+			{Name: "psu1-power", Part: "psu1", Kind: appliance.KindPower, Value: 65.5},
+			{Name: "psu1-state", Part: "psu1", Kind: appliance.KindState, Text: "ok"},
+		},
+		Traffic: []appliance.Traffic{{
+			Slot: "storage-pool", ReadOps: 1, WriteOps: 2, ReadBytes: 3, WriteBytes: 4, InFlight: 5,
+			Active: 6 * time.Second, Wait: 7500 * time.Millisecond,
+			Have: appliance.HaveReadOps | appliance.HaveWriteOps | appliance.HaveReadBytes | appliance.HaveWriteBytes |
+				appliance.HaveInFlight | appliance.HaveActive | appliance.HaveWait,
+		}},
+	}
 }
 
 // moveNode does the same to a node.
@@ -178,7 +226,11 @@ func keys(m map[string]float64) []string {
 // The names and labels that others script against.
 func TestNamesAndLabels(t *testing.T) {
 	c := controller(t)
-	c.volumes, c.known, c.connected = 16, true, true
+	c.volumes, c.known, c.connected, c.leading = 16, true, true, true
+	c.perNode, c.moving, c.drift = map[string]int{"node-a": 16}, 1, map[string]int{"node_gone": 0, "export_lost": 3}
+	c.appliances = []metrics.Appliance{wholeAppliance()}
+	c.times = map[string]time.Time{"nodes": time.UnixMilli(1_700_000_000_250), "persistentvolumes": {}}
+	c.migrations.MigrationEnded("expired", time.Minute)
 	c.rds.Observe("disk_add", "exists", time.Second)
 	c.operations.Observe("/csi.v1.Controller/CreateVolume", "AlreadyExists", time.Second)
 	wantSamples(t, c.reg, map[string]float64{
@@ -189,6 +241,34 @@ func TestNamesAndLabels(t *testing.T) {
 		`rds_csi_operations_total{code="AlreadyExists",method="CreateVolume"}`:       1,
 		`rds_csi_operation_duration_seconds{method="CreateVolume"}`:                  1,
 		`rds_csi_build_info{goversion="` + runtime.Version() + `",version="v1.2.3"}`: 1,
+		`rds_csi_leader`: 1,
+		`rds_csi_volume_attachments{node="node-a"}`:                       16,
+		`rds_csi_migrations_active`:                                       1,
+		`rds_csi_migrations_total{result="completed"}`:                    0,
+		`rds_csi_migrations_total{result="cancelled"}`:                    0,
+		`rds_csi_migrations_total{result="expired"}`:                      1,
+		`rds_csi_migration_duration_seconds`:                              1,
+		`rds_csi_attachment_drift{kind="node_gone"}`:                      0,
+		`rds_csi_attachment_drift{kind="export_lost"}`:                    3,
+		`rds_csi_repairs_total{kind="export_lost",result="ok"}`:           0,
+		`rds_csi_repairs_total{kind="export_lost",result="error"}`:        0,
+		`rds_csi_volumes{rds="rds1"}`:                                     7,
+		`rds_csi_provisioned_bytes{rds="rds1"}`:                           7 << 30,
+		`rds_csi_volumes_orphaned{rds="rds1"}`:                            2,
+		`rds_csi_pool_size_bytes{pool="storage-pool",rds="rds1"}`:         1 << 40,
+		`rds_csi_pool_free_bytes{pool="storage-pool",rds="rds1"}`:         1 << 39,
+		`rds_csi_state_last_success_timestamp_seconds{source="nodes"}`:    1_700_000_000.25,
+		`rds_disk_read_ops_per_second{rds="rds1",slot="storage-pool"}`:    1,
+		`rds_disk_write_ops_per_second{rds="rds1",slot="storage-pool"}`:   2,
+		`rds_disk_read_bytes_per_second{rds="rds1",slot="storage-pool"}`:  3,
+		`rds_disk_write_bytes_per_second{rds="rds1",slot="storage-pool"}`: 4,
+		`rds_disk_in_flight_operations{rds="rds1",slot="storage-pool"}`:   5,
+		`rds_disk_active_seconds{rds="rds1",slot="storage-pool"}`:         6,
+		`rds_disk_wait_seconds{rds="rds1",slot="storage-pool"}`:           7.5,
+		`rds_hardware_temperature_celsius{rds="rds1",sensor="cpu"}`:       41,
+		`rds_hardware_fan_speed_rpm{fan="fan1",rds="rds1"}`:               4200,
+		`rds_hardware_psu_power_watts{psu="psu1",rds="rds1"}`:             65.5,
+		`rds_hardware_psu_state{psu="psu1",rds="rds1",state="ok"}`:        1,
 	})
 	n := node(t)
 	n.connections = map[string]int{"live": 2, "deleting (no IO)": 1, "new": 1, "dead": 1}
@@ -222,7 +302,7 @@ func wantSamples(t *testing.T, reg *metrics.Registry, want map[string]float64) {
 		}
 	}
 	for sample := range got {
-		if _, ok := want[sample]; !ok && strings.HasPrefix(sample, "rds_csi_") {
+		if _, ok := want[sample]; !ok && ours(sample) && family(sample) != "rds_csi_state_last_success_timestamp_seconds" {
 			t.Errorf("unexpected %s", sample)
 		}
 	}

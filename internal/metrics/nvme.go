@@ -65,9 +65,10 @@ func (n *NVMe) ObserveDisconnect(status string) { n.disconnects.WithLabelValues(
 
 // nodeConnections asks the node's kernel at scrape.
 type nodeConnections struct {
-	desc, failures *prometheus.Desc
-	failed         atomic.Uint64
-	source         source[map[string]int]
+	desc, failures, success *prometheus.Desc
+	failed                  atomic.Uint64
+	succeeded               atomic.Pointer[time.Time]
+	source                  source[map[string]int]
 }
 
 // NodeConnections registers rds_csi_node_nvme_connections, on the node only. The
@@ -84,6 +85,7 @@ func NodeConnections(reg *Registry, read func() (map[string]int, error)) error {
 			[]string{"state"}, nil),
 		failures: prometheus.NewDesc("rds_csi_node_nvme_read_errors_total",
 			"Scrapes that could not read the NVMe controllers from sysfs.", nil, nil),
+		success: lastSuccessDesc(),
 		source: source[map[string]int]{
 			limit: sysfsLimit,
 			read:  func(context.Context) (map[string]int, error) { return read() },
@@ -95,6 +97,7 @@ func NodeConnections(reg *Registry, read func() (map[string]int, error)) error {
 func (c *nodeConnections) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.desc
 	ch <- c.failures
+	ch <- c.success
 }
 
 // Collect implements prometheus.Collector.
@@ -102,6 +105,12 @@ func (c *nodeConnections) Collect(ch chan<- prometheus.Metric) {
 	states, err := c.source.get(context.Background())
 	if err != nil {
 		c.failed.Add(1)
+	} else {
+		now := time.Now()
+		c.succeeded.Store(&now)
+	}
+	if at := c.succeeded.Load(); at != nil {
+		ch <- prometheus.MustNewConstMetric(c.success, prometheus.GaugeValue, seconds(*at), "sysfs")
 	}
 	ch <- prometheus.MustNewConstMetric(c.failures, prometheus.CounterValue, float64(c.failed.Load()))
 	if err != nil {

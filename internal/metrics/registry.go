@@ -36,7 +36,8 @@ var ErrRole = errors.New("metric does not belong to this role")
 // Registry is one process's own registry; nothing is in the global one.
 type Registry struct {
 	*prometheus.Registry
-	role Role
+	role    Role
+	leading func() bool // nil: always
 }
 
 // NewRegistry makes a registry with the Go, process and build collectors.
