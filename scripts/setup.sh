@@ -3,7 +3,7 @@
 # everything is there already.
 #
 #   scripts/setup.sh build   Go, git, make
-#   scripts/setup.sh test    and: a C compiler for the race detector, QEMU, the file-system tools, the guest's kernel
+#   scripts/setup.sh test    and: a C compiler for the race detector, QEMU, the file-system tools, the guest's kernel, Prometheus
 #   scripts/setup.sh demo    as test, without the compiler
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -106,6 +106,24 @@ fetch_kernel() {
 	go run ./test/guest fetch
 }
 
+# Prometheus and promtool, for the tests of metrics and alerts. Unpacked, not installed: the package would start a server.
+fetch_prometheus() {
+	local root=$PWD/.cache/prometheus work
+	if [ -x "$root/usr/bin/promtool" ] || { command -v prometheus && command -v promtool; } >/dev/null; then return; fi
+	command -v apt-get >/dev/null || die "this is no Debian or Ubuntu; please install by hand: prometheus, promtool"
+	say "fetching the package prometheus (unpacked into $root, not installed)"
+	mkdir -p .cache && work=$(mktemp -d "$PWD/.cache/fetch.XXXXXX")
+	if ! (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root prometheus 2>/dev/null); then
+		become_root "apt-get update"
+		say "renewing the package lists"
+		"${sudo[@]}" apt-get update -qq
+		(cd "$work" && apt-get download -qq -o APT::Sandbox::User=root prometheus)
+	fi
+	dpkg-deb -x "$work"/prometheus_*.deb "$work/root"
+	rm -rf "$root" && mv "$work/root" "$root"
+	rm -rf "$work"
+}
+
 guest_tools=(qemu-system-x86_64 mkfs.ext4 e2fsck dumpe2fs mkfs.xfs xfs_db xfs_repair xfs_io mkfs.btrfs blkid mount umount xz ldd dpkg-deb)
 case ${1:-test} in
 build) tools=(git make) ;;
@@ -120,3 +138,4 @@ if ! [ -e /etc/ssl/certs/ca-certificates.crt ] && command -v apt-get >/dev/null;
 install_packages "${packages[@]}"
 install_go
 [ "${1:-test}" = build ] || fetch_kernel
+[ "${1:-test}" != test ] || fetch_prometheus

@@ -17,7 +17,7 @@ func typeName(o object) string { return fmt.Sprintf("%T", o) }
 func TestMonitoringIsOffByDefault(t *testing.T) {
 	const rds = "config.rds[0].name=a,config.rds[0].address=10.0.0.1,config.rds[0].user=csi,config.rds[0].nvme.address=10.0.0.1,config.rds[0].pool.path=/a"
 	objects := render(t, "--set", rds)
-	if n := len(every[*podMonitor](objects)) + len(every[*corev1.Service](objects)); n != 0 {
+	if n := len(every[*podMonitor](objects)) + len(every[*prometheusRule](objects)) + len(every[*corev1.Service](objects)); n != 0 {
 		t.Errorf("%d objects for monitoring", n)
 	}
 }

@@ -36,6 +36,12 @@ type (
 			} `json:"podMetricsEndpoints"`
 		} `json:"spec"`
 	}
+	prometheusRule struct {
+		metav1.TypeMeta   `json:",inline"`
+		metav1.ObjectMeta `json:"metadata"`
+
+		Spec rules `json:"spec"`
+	}
 )
 
 // kinds is every kind that the chart may use, with the type that the API server decodes it into.
@@ -53,6 +59,7 @@ func kinds() map[string]func() object {
 		"Deployment":          func() object { return new(appsv1.Deployment) },
 		"DaemonSet":           func() object { return new(appsv1.DaemonSet) },
 		"PodDisruptionBudget": func() object { return new(policyv1.PodDisruptionBudget) },
+		"PrometheusRule":      func() object { return new(prometheusRule) },
 		"PodMonitor":          func() object { return new(podMonitor) },
 	}
 }
