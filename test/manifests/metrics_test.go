@@ -13,10 +13,15 @@ import (
 
 func typeName(o object) string { return fmt.Sprintf("%T", o) }
 
+// minimal are the values without which nothing is rendered.
+func minimal() []string {
+	const rds = "config.rds[0].name=a,config.rds[0].address=10.0.0.1,config.rds[0].user=csi,config.rds[0].nvme.address=10.0.0.1,config.rds[0].pool.path=/a"
+	return []string{"--set", rds}
+}
+
 // Where the operator of Prometheus is not installed, its kinds would make the installation fail.
 func TestMonitoringIsOffByDefault(t *testing.T) {
-	const rds = "config.rds[0].name=a,config.rds[0].address=10.0.0.1,config.rds[0].user=csi,config.rds[0].nvme.address=10.0.0.1,config.rds[0].pool.path=/a"
-	objects := render(t, "--set", rds)
+	objects := render(t, minimal()...)
 	if n := len(every[*podMonitor](objects)) + len(every[*prometheusRule](objects)) + len(every[*corev1.Service](objects)); n != 0 {
 		t.Errorf("%d objects for monitoring", n)
 	}
