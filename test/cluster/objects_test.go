@@ -28,35 +28,59 @@ func (i *installation) must(err error) {
 // claims makes claims and waits until all are bound; it answers their PersistentVolumes.
 func (i *installation) claims(n int) []*corev1.PersistentVolume {
 	i.t.Helper()
-	for k := range n {
-		i.makeClaim(i.claimName(k))
+	return i.claimsNamed("claim", n)
+}
+
+func (i *installation) claimsNamed(kind string, n int) []*corev1.PersistentVolume {
+	i.t.Helper()
+	names := make([]string, n)
+	for k := range names {
+		names[k] = fmt.Sprintf("%s-%s-%d", i.class, kind, k)
+		i.makeClaim(names[k])
 	}
 	volumes := make([]*corev1.PersistentVolume, n)
-	seen.until(i.t, fmt.Sprintf("%d claims are bound", n), func() (err error) {
-		for k := range n {
-			if volumes[k], err = seen.volumeOf(space, i.claimName(k)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	for k, name := range names {
+		volumes[k] = i.bound(name)
+	}
 	return volumes
 }
 
-func (i *installation) claimName(k int) string { return fmt.Sprintf("%s-%d", i.class, k) }
-
-func (i *installation) makeClaim(name string) *corev1.PersistentVolumeClaim {
+// bound waits for a claim's PersistentVolume.
+func (i *installation) bound(claim string) (volume *corev1.PersistentVolume) {
 	i.t.Helper()
-	claim, err := plane.Admin.CoreV1().PersistentVolumeClaims(space).Create(i.t.Context(), &corev1.PersistentVolumeClaim{
+	seen.until(i.t, "claim "+claim+" is bound", func() (err error) {
+		volume, err = seen.volumeOf(space, claim)
+		return err
+	})
+	return volume
+}
+
+// What a claim can ask for beyond the usual.
+func raw(c *corev1.PersistentVolumeClaim) {
+	block := corev1.PersistentVolumeBlock
+	c.Spec.VolumeMode = &block
+}
+
+func shared(c *corev1.PersistentVolumeClaim) {
+	c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
+}
+
+func (i *installation) makeClaim(name string, with ...func(*corev1.PersistentVolumeClaim)) *corev1.PersistentVolumeClaim {
+	i.t.Helper()
+	claim := &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			StorageClassName: &i.class,
 			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("64Mi")}},
 		},
-	}, metav1.CreateOptions{})
+	}
+	for _, change := range with {
+		change(claim)
+	}
+	made, err := plane.Admin.CoreV1().PersistentVolumeClaims(space).Create(i.t.Context(), claim, metav1.CreateOptions{})
 	i.must(err)
-	return claim
+	return made
 }
 
 // node makes what a kubelet and the driver's node plugin make when a machine joins, and waits until Kubernetes takes
@@ -64,13 +88,19 @@ func (i *installation) makeClaim(name string) *corev1.PersistentVolumeClaim {
 func (i *installation) node(suffix string) string {
 	i.t.Helper()
 	name := i.class + "-" + suffix
+	i.joinNode(name)
+	return name
+}
+
+// joinNode does so for a name, which may have been there before.
+func (i *installation) joinNode(name string) {
+	i.t.Helper()
 	i.makeNode(name)
 	_, err := plane.Admin.StorageV1().CSINodes().Create(i.t.Context(), &storagev1.CSINode{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: i.driver, NodeID: name}}},
 	}, metav1.CreateOptions{})
 	i.must(err)
-	return name
 }
 
 func (i *installation) makeNode(name string) {
@@ -136,10 +166,15 @@ func (i *installation) inUse(node string, volumes ...*corev1.PersistentVolume) {
 	i.must(err)
 }
 
+// attachmentName is a test's own; the attach/detach controller has others.
+func attachmentName(volume *corev1.PersistentVolume, node string) string {
+	return "csi-" + volume.Name + "-" + node
+}
+
 // attach makes a VolumeAttachment as the attach/detach controller does, and does not wait.
 func (i *installation) attach(volume *corev1.PersistentVolume, node string) string {
 	i.t.Helper()
-	name := "csi-" + volume.Name + "-" + node
+	name := attachmentName(volume, node)
 	_, err := plane.Admin.StorageV1().VolumeAttachments().Create(i.t.Context(), &storagev1.VolumeAttachment{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: storagev1.VolumeAttachmentSpec{

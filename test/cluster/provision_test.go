@@ -16,7 +16,8 @@ import (
 // A claim becomes a volume on the RDS through external-provisioner, and is gone from there when it is deleted.
 func TestClaim(t *testing.T) {
 	i := newInstallation(t)
-	pv := i.claims(1)[0]
+	claim := i.makeClaim(i.class).Name
+	pv := i.bound(claim)
 	csi := pv.Spec.CSI
 	if csi == nil || csi.Driver != i.driver {
 		t.Fatalf("the PersistentVolume's source: %+v", pv.Spec.PersistentVolumeSource)
@@ -40,7 +41,7 @@ func TestClaim(t *testing.T) {
 		t.Errorf("files on the RDS: %v", files)
 	}
 
-	i.must(plane.Admin.CoreV1().PersistentVolumeClaims(space).Delete(t.Context(), i.claimName(0), metav1.DeleteOptions{}))
+	i.must(plane.Admin.CoreV1().PersistentVolumeClaims(space).Delete(t.Context(), claim, metav1.DeleteOptions{}))
 	seen.until(t, "the PersistentVolume is gone", func() error {
 		if v, err := seen.volumes.Get(pv.Name); err == nil {
 			return fmt.Errorf("%w: %s is %s: %s", errStill, pv.Name, v.Status.Phase, v.Status.Message)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -140,6 +141,36 @@ func (s *scraper) await(t *testing.T, want string) {
 		s.mu.Unlock()
 		if said == want {
 			return
+		}
+	}
+}
+
+// awaitMore waits until that many more scrapes were made.
+func (s *scraper) awaitMore(t *testing.T, scrapes int) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for range scrapes {
+		s.mu.Lock()
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-changed:
+		case <-deadline.C:
+			t.Fatalf("no %d scrapes within %s", scrapes, patience)
+		}
+	}
+}
+
+// between asserts that every number that was ever said since a mark lies in a range.
+func (s *scraper) between(t *testing.T, mark, least, most int) {
+	t.Helper()
+	for _, stretch := range s.from(mark) {
+		if stretch.said == refused || stretch.said == absent {
+			continue
+		}
+		if n, err := strconv.Atoi(stretch.said); err != nil || n < least || n > most {
+			t.Errorf("%v is not between %d and %d; the whole record:\n%v", stretch, least, most, s.from(mark))
 		}
 	}
 }

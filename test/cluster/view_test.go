@@ -41,8 +41,6 @@ type moment struct {
 	at       time.Time
 	uid      string
 	attached bool
-	failure  string // status.attachError
-	gone     bool
 }
 
 // look begins to watch, and waits until everything was listed.
@@ -63,9 +61,9 @@ func look(ctx context.Context) error {
 		core.Pods().Informer(), core.Events().Informer(), storage.VolumeAttachments().Informer(),
 	} {
 		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(o any) { v.note(o, false) },
-			UpdateFunc: func(_, o any) { v.note(o, false) },
-			DeleteFunc: func(o any) { v.note(o, true) },
+			AddFunc:    v.note,
+			UpdateFunc: func(_, o any) { v.note(o) },
+			DeleteFunc: v.note,
 		}); err != nil {
 			return err
 		}
@@ -80,18 +78,11 @@ func look(ctx context.Context) error {
 }
 
 // note remembers the states of VolumeAttachments, and wakes who waits.
-func (v *view) note(object any, gone bool) {
-	if last, ok := object.(cache.DeletedFinalStateUnknown); ok {
-		object = last.Obj
-	}
+func (v *view) note(object any) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if a, ok := object.(*storagev1.VolumeAttachment); ok {
-		m := moment{at: time.Now(), uid: string(a.UID), attached: a.Status.Attached, gone: gone}
-		if a.Status.AttachError != nil {
-			m.failure = a.Status.AttachError.Message
-		}
-		v.history[a.Name] = append(v.history[a.Name], m)
+		v.history[a.Name] = append(v.history[a.Name], moment{at: time.Now(), uid: string(a.UID), attached: a.Status.Attached})
 	}
 	close(v.changed)
 	v.changed = make(chan struct{})
@@ -103,11 +94,17 @@ func (v *view) change() <-chan struct{} {
 	return v.changed
 }
 
-// moments of a VolumeAttachment's name, as far as they were seen.
-func (v *view) moments(name string) []moment {
+// attachedAt is when a VolumeAttachment was first seen attached; zero: never so far. The same name may have been
+// another's before, hence the UID.
+func (v *view) attachedAt(name, uid string) time.Time {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return append([]moment(nil), v.history[name]...)
+	for _, m := range v.history[name] {
+		if m.uid == uid && m.attached {
+			return m.at
+		}
+	}
+	return time.Time{}
 }
 
 // until waits until check has nothing to complain about; it is asked at every change.
