@@ -9,7 +9,7 @@ var (
 	// ErrOutOfRange means that no size satisfies both limits of the request.
 	ErrOutOfRange = errors.New("capacity out of range")
 	// ErrNotFound means that a parsed, empty answer said so; a failed look-up is never ErrNotFound.
-	ErrNotFound = errors.New("volume not found")
+	ErrNotFound = errors.New("not found")
 	// ErrExists means that the RDS says the item exists already although it cannot be read as the one asked for.
 	ErrExists = errors.New("already exists")
 	// ErrIncompatible means that the volume of this name exists with other properties than asked for.
@@ -22,6 +22,11 @@ var (
 	ErrMounted = errors.New("mounted by the rds")
 	// ErrInUse means that the RDS refused because something still uses the item or its file.
 	ErrInUse = errors.New("in use on the rds")
+	// ErrAttached means that a volume cannot be copied because a node has it: a copy takes its time, and what a node writes
+	// meanwhile would be in it in part. Only pools that cannot share blocks (all but Btrfs) ask for this.
+	ErrAttached = errors.New("attached while it is to be copied")
+	// ErrCopying means that a copy is under way on the RDS, and goes on there whoever asks: repeat the call to see it done.
+	ErrCopying = errors.New("copy under way")
 	// ErrNoSpace means that the pool has no room for the volume.
 	ErrNoSpace = errors.New("no space on the pool")
 	// ErrPoolNotFound means that the pool is not there or not mounted.

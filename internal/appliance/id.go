@@ -1,8 +1,6 @@
 package appliance
 
 import (
-	"crypto/sha256"
-	"encoding/base32"
 	"fmt"
 	"strings"
 )
@@ -48,8 +46,7 @@ func (id ID) Key() string { return id.RDS + "/" + id.Slot }
 // SlotFor derives the slot from what the volume is called, so that a repeated create meets its own work.
 // 30 characters: one report says that RouterOS 7.24 takes no more than 32 [S]. 130 bits of the digest.
 func SlotFor(clusterID, csiName string) string {
-	sum := sha256.Sum256([]byte(clusterID + "/" + csiName))
-	return slotPrefix + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:]))[:slotDigits]
+	return slotPrefix + digest(clusterID+"/"+csiName, slotDigits)
 }
 
 // NQNFor is the subsystem name under which a slot is exported.

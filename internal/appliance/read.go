@@ -66,6 +66,6 @@ func (r *RDS) poolOf(path Path, row record) (Pool, error) {
 	}
 	return Pool{
 		Path: path, Slot: row.text("slot"), SizeBytes: size, FreeBytes: free,
-		Filesystem: row.text("fs"), State: row.text("state"),
+		Filesystem: row.text("fs"), Label: row.text("fs-label"), State: row.text("state"),
 	}, nil
 }

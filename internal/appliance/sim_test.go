@@ -73,6 +73,7 @@ func TestCommandsPerOperation(t *testing.T) {
 		{"create again", 1, create},
 		{"get", 1, func() { _, err := r.Get(ctx, slot); must(err) }},
 		{"list", 1, func() { _, err := r.List(ctx); must(err) }},
+		{"expand", 1, func() { _, err := r.Expand(ctx, slot, 2*gib, 0); must(err) }},
 		{"export", 1, export},
 		{"export lost", 2, func() {
 			r.device.console(t, `/disk set [find slot="`+slot+`"] nvme-tcp-export=no`)

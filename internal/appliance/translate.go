@@ -16,6 +16,7 @@ const (
 	sayAbsent   = "rds-csi-absent"
 	sayNamed    = "rds-csi-named"
 	sayBase     = "rds-csi-base"
+	saySize     = "rds-csi-size"
 )
 
 // translate makes an error of a script one of ours. What it wraps stays readable for errors.As.
@@ -88,6 +89,7 @@ func refusals() []saying {
 		{sayAbsent, ErrNotFound, "the rds has no disk item in this slot"},
 		{sayNamed, ErrInUse, "another disk item names its image file; nothing was touched"},
 		{sayBase, ErrForeign, "its image file is not called after the slot, so somebody has changed the item; nothing was touched"},
+		{saySize, ErrAnswer, "the rds does not say how large its image is; nothing was changed"},
 		{"stop using it first", ErrInUse, inUse},
 		{"in use", ErrInUse, inUse},
 		{"busy", ErrInUse, inUse},

@@ -16,6 +16,8 @@ type Volume struct {
 	MountFilesystem bool
 	Mounted         bool
 	Owner           Owner
+	// Source is what it was made from, from the comment. A volume that has one is never blank, so nothing may format it.
+	Source Source
 }
 
 // Owner says whose an item is.
@@ -51,7 +53,17 @@ type CreateRequest struct {
 	LimitBytes    int64  // zero: none
 	NVMeAddress   string
 	NVMePort      int
+	Source        Source // what to begin with; zero: nothing
 }
+
+// Source is where the content of a new volume comes from: a volume or a snapshot of the same RDS, or neither.
+type Source struct {
+	Volume   string // slot
+	Snapshot string // id of the snapshot, as in Snapshot.ID.Slot
+}
+
+// IsZero says that there is no source: the volume begins empty.
+func (s Source) IsZero() bool { return s == Source{} }
 
 // Pool is the file system that holds the images.
 type Pool struct {
@@ -59,5 +71,12 @@ type Pool struct {
 	Slot                 string // of the disk item that is mounted there, for Traffic
 	SizeBytes, FreeBytes int64
 	Filesystem           string
+	Label                string // of the file system; Btrfs commands go by it
 	State                string // as the RDS words it, e.g. "clean" or "clean, sync:repair, resync = ..."
 }
+
+// CopyOnWrite says whether the pool can share blocks between files, so that snapshots and clones take no time and no space,
+// attached or not. On any other pool they are full copies.
+func (p Pool) CopyOnWrite() bool { return p.Filesystem == btrfs }
+
+const btrfs = "btrfs"

@@ -35,6 +35,8 @@ func table() []mapping {
 		{appliance.ErrInvalid, codes.InvalidArgument},
 		{appliance.ErrForeign, codes.FailedPrecondition},
 		{appliance.ErrInUse, codes.FailedPrecondition},
+		{appliance.ErrAttached, codes.FailedPrecondition},
+		{appliance.ErrCopying, codes.Aborted}, // the operation is pending: the sidecars come again, and forget nothing
 		{appliance.ErrLeftover, codes.FailedPrecondition},
 		{appliance.ErrMounted, codes.FailedPrecondition},
 		{appliance.ErrPoolNotFound, codes.FailedPrecondition},

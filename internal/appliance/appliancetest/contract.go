@@ -58,6 +58,8 @@ func Contract(t *testing.T, start Factory) {
 		"adopt":                  testAdopt,
 		"mounted":                testMounted,
 		"capacity":               testCapacity,
+		"expand":                 testExpand,
+		"expand refuses":         testExpandRefuses,
 		"health":                 testHealth,
 		"traffic":                testTraffic,
 		"cancelled":              testCancelled,

@@ -213,9 +213,10 @@ func testCancelled(t *testing.T, s scene) {
 	_, get := s.Get(ctx, s.slot("pvc-1"))
 	_, export := s.Export(ctx, s.slot("pvc-1"))
 	_, capacity := s.Capacity(ctx, appliance.Path{})
+	_, expand := s.Expand(ctx, s.slot("pvc-1"), gib, 0)
 	list, listed := s.List(ctx)
 	for what, err := range map[string]error{
-		"create": create, "get": get, "export": export, "capacity": capacity, "list": listed, "delete": s.Delete(ctx, s.slot("pvc-1")),
+		"create": create, "get": get, "export": export, "expand": expand, "capacity": capacity, "list": listed, "delete": s.Delete(ctx, s.slot("pvc-1")),
 	} {
 		if err == nil || errors.Is(err, appliance.ErrNotFound) {
 			t.Errorf("%s: %v", what, err)

@@ -21,8 +21,23 @@ type Volumes interface {
 type RDS interface {
 	Volumes
 	Gauged
+	Storage
+	Snapshots
+}
+
+// Storage is what there is beside the life of a volume.
+type Storage interface {
 	Export(ctx context.Context, slot string) (appliance.Volume, error)
+	Expand(ctx context.Context, slot string, requiredBytes, limitBytes int64) (appliance.Volume, error)
 	Capacity(context.Context, appliance.Path) (appliance.Pool, error)
+}
+
+// Snapshots are the operations on snapshots.
+type Snapshots interface {
+	CreateSnapshot(context.Context, appliance.SnapshotRequest) (appliance.Snapshot, error)
+	DeleteSnapshot(ctx context.Context, id string) error
+	GetSnapshot(ctx context.Context, id string) (appliance.Snapshot, error)
+	ListSnapshots(context.Context) ([]appliance.Snapshot, error)
 }
 
 // Device is the back door by which a test sets a scene and looks behind the driver's back.

@@ -26,6 +26,12 @@ const (
 	Capacity Op = "capacity"
 	Health   Op = "health"
 	Traffic  Op = "traffic"
+
+	Expand         Op = "expand"
+	CreateSnapshot Op = "create-snapshot"
+	DeleteSnapshot Op = "delete-snapshot"
+	GetSnapshot    Op = "get-snapshot"
+	ListSnapshots  Op = "list-snapshots"
 )
 
 // The forms of slots that a driver gives: derived from the name, and the existing driver's.
