@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 
 	"github.com/rds-csi/rds-csi/internal/appliance"
 	"github.com/rds-csi/rds-csi/internal/attach"
@@ -17,24 +18,27 @@ import (
 type cluster struct {
 	client       *kube.Client // nil: no Kubernetes
 	ledger       *attach.Ledger
+	synced       chan struct{} // closed when the ledger knows its authority
 	configuredID string
 	logger       *slog.Logger
 }
 
 func newCluster(ctx context.Context, cfg config.Config, registry *metrics.Registry, o options) (cluster, error) {
-	c := cluster{configuredID: cfg.ClusterID, logger: o.logger}
+	c := cluster{configuredID: cfg.ClusterID, synced: make(chan struct{}), logger: o.logger}
 	client, err := kube.New(kube.Config{
 		Kubeconfig: o.kubeconfig, DriverName: cfg.DriverName, Normalize: canonical(cfg.DefaultRDS()), Logger: o.logger,
 		Published: driver.Published, MigrationTimeout: driver.MigrationTimeout,
 	})
 	switch {
+	case errors.Is(err, kube.ErrNoCluster) && o.election.wanted:
+		return c, usageErrorf("--leader-election needs Kubernetes: give --kubeconfig, or leave it out")
 	case errors.Is(err, kube.ErrNoCluster):
 		return c.standalone(ctx)
 	case err != nil:
 		return c, &usageError{err}
 	}
 	c.client, c.ledger = client, attach.NewLedger(attach.Options{})
-	return c, metrics.Attachments(registry, c.ledger.Volumes)
+	return c, errors.Join(metrics.Attachments(registry, c.ledger.Volumes), metrics.NodeAttachments(registry, c.ledger.PerNode))
 }
 
 // standalone works without Kubernetes: nothing tells what was attached before this process began, so the number of
@@ -65,9 +69,22 @@ func (c cluster) run(ctx context.Context) error {
 		return nil
 	}
 	return c.client.RunAttachments(ctx, c.ledger, func() {
+		close(c.synced)
 		n, _ := c.ledger.Volumes()
 		c.logger.InfoContext(ctx, "attachments are known", "volumes", n)
 	})
+}
+
+// recorder writes Events until ctx ends; nil without Kubernetes, which records nothing.
+func (c cluster) recorder(ctx context.Context) *kube.Recorder {
+	if c.client == nil {
+		return nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "" // it only tells people which replica it was
+	}
+	return c.client.NewRecorder(ctx, "rds-csi", host)
 }
 
 func (c cluster) ready() error {

@@ -13,6 +13,7 @@ import (
 	"github.com/rds-csi/rds-csi/internal/appliance"
 	"github.com/rds-csi/rds-csi/internal/config"
 	"github.com/rds-csi/rds-csi/internal/driver"
+	"github.com/rds-csi/rds-csi/internal/kube"
 	"github.com/rds-csi/rds-csi/internal/metrics"
 	"github.com/rds-csi/rds-csi/internal/routeros"
 )
@@ -24,46 +25,100 @@ func runController(ctx context.Context, o options) error {
 		return &usageError{err}
 	}
 	bridgeLogs(o.logger)
-	registry, err := metrics.NewRegistry(metrics.Controller, version)
+	p, err := assemble(ctx, cfg, o)
 	if err != nil {
 		return err
 	}
-	operations, err := metrics.NewOperations(registry)
-	if err != nil {
-		return err
-	}
-	appliances, err := newConsoles(cfg, registry, o)
-	if err != nil {
-		return err
-	}
-	cluster, err := newCluster(ctx, cfg, registry, o)
-	if err != nil {
-		return err
-	}
-	controller := driver.NewController(cfg.DefaultRDS(), cluster.ledger, o.logger)
-	ready := func(context.Context) error {
-		return errors.Join(appliances.ready(), cluster.ready(), controller.Ready())
-	}
+	return p.run(ctx, o)
+}
 
-	// What the calls lean on ends after the last of them has drained.
+// parts are what a controller is made of; none of them does anything yet.
+type parts struct {
+	cfg        config.Config
+	registry   *metrics.Registry
+	operations *metrics.Operations
+	consoles   consoles
+	cluster    cluster
+	leader     leadership
+	controller *driver.Controller
+}
+
+func assemble(ctx context.Context, cfg config.Config, o options) (p parts, err error) {
+	p.cfg = cfg
+	if p.registry, err = metrics.NewRegistry(metrics.Controller, version); err != nil {
+		return p, err
+	}
+	if p.operations, err = metrics.NewOperations(p.registry); err != nil {
+		return p, err
+	}
+	if p.consoles, err = newConsoles(cfg, p.registry, o); err != nil {
+		return p, err
+	}
+	if p.cluster, err = newCluster(ctx, cfg, p.registry, o); err != nil {
+		return p, err
+	}
+	if p.leader, err = newLeadership(o.election, p.cluster, cfg.DriverName, p.registry); err != nil {
+		return p, err
+	}
+	p.controller = driver.NewController(cfg.DefaultRDS(), p.cluster.ledger, o.logger)
+	p.controller.Lead = p.leader.ask
+	return p, nil
+}
+
+// ready says whether calls can be answered. A standby is ready, for Kubernetes: a rollout must not wait for it to lead.
+func (p parts) ready(context.Context) error {
+	return errors.Join(p.consoles.ready(), p.cluster.ready(), p.controller.Ready())
+}
+
+// run serves until ctx ends, or leadership does.
+func (p parts) run(ctx context.Context, o options) error {
+	// What the calls lean on ends after the last of them has drained; leadership too, so that nobody else leads before.
 	below, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, below := errgroup.WithContext(below)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(below, cancel)() // a fault below ends the process: Kubernetes starts it again
-	appliances.start(below)
-	group.Go(func() error { return cluster.run(below) })
-	group.Go(func() error { return useFleet(below, controller, appliances, cluster) })
+	events := p.cluster.recorder(below)
+	p.controller.Refused = refusals(events)
+	background, err := newBackground(p.cfg, p.registry, p.cluster, p.controller, events)
+	if err != nil {
+		return err
+	}
+	p.consoles.start(below)
+	known := make(chan map[string]*appliance.RDS, 1)
+	var lost error
+	group.Go(func() error { return p.cluster.run(below) })
+	group.Go(func() error { return p.useFleet(below, known) })
+	group.Go(func() error {
+		defer cancel() // the calls under way drain, and the process ends
+		lost = p.leader.run(below, func(ctx context.Context) error { return lead(ctx, background, known) })
+		return nil
+	})
 
 	served := serve(ctx, o,
 		&driver.Server{
-			Identity:   &driver.Identity{Name: cfg.DriverName, Version: version, Ready: ready},
-			Controller: controller, Observe: operations.Observe, Logger: o.logger,
+			Identity:   &driver.Identity{Name: p.cfg.DriverName, Version: version, Ready: p.ready, Lead: p.leader.ask},
+			Controller: p.controller, Observe: p.operations.Observe, Logger: o.logger,
 		},
-		&metrics.Server{Registry: registry, Ready: ready, Logger: o.logger})
+		&metrics.Server{Registry: p.registry, Ready: p.ready, Note: p.leader.note, Logger: o.logger})
 	stop()
-	return errors.Join(served, ignoreCancelled(group.Wait()), appliances.close())
+	return errors.Join(served, ignoreCancelled(group.Wait()), lost, p.consoles.close())
+}
+
+// refusals tells the user of a claim what he has to do.
+func refusals(events *kube.Recorder) func(volume, message string) {
+	return func(volume, message string) { events.Volume(volume, kube.Warning, kube.AttachRefused, message) }
+}
+
+// lead is what only a leader does, once it is known whose volumes it looks after.
+func lead(ctx context.Context, b *background, known <-chan map[string]*appliance.RDS) error {
+	select {
+	case <-ctx.Done():
+	case appliances := <-known:
+		b.run(ctx, appliances)
+	}
+	return context.Cause(ctx)
 }
 
 func ignoreCancelled(err error) error {
@@ -73,17 +128,22 @@ func ignoreCancelled(err error) error {
 	return err
 }
 
-// useFleet gives the controller its appliances as soon as the cluster's identity is known.
-func useFleet(ctx context.Context, c *driver.Controller, appliances consoles, cluster cluster) error {
-	id, err := cluster.id(ctx)
+// useFleet gives the controller its appliances as soon as the cluster's identity is known, and then whoever looks after them.
+func (p parts) useFleet(ctx context.Context, known chan<- map[string]*appliance.RDS) error {
+	id, err := p.cluster.id(ctx)
 	if err != nil {
 		return err
 	}
-	fleet, err := appliances.fleet(id)
+	appliances, err := p.consoles.appliances(id)
 	if err != nil {
 		return err
 	}
-	c.Use(fleet)
+	fleet := driver.Fleet{ClusterID: id, Appliances: map[string]driver.Appliance{}}
+	for name, rds := range appliances {
+		fleet.Appliances[name] = rds
+	}
+	p.controller.Use(fleet)
+	known <- appliances
 	return nil
 }
 
@@ -197,18 +257,18 @@ func orUnknown(err error) error {
 	return err
 }
 
-// fleet is what the controller works with.
-func (all consoles) fleet(clusterID string) (driver.Fleet, error) {
-	fleet := driver.Fleet{ClusterID: clusterID, Appliances: map[string]driver.Appliance{}}
+// appliances are the RDSs by name, with the volumes of one cluster on them.
+func (all consoles) appliances(clusterID string) (map[string]*appliance.RDS, error) {
+	appliances := map[string]*appliance.RDS{}
 	for _, c := range all {
 		rds, err := appliance.NewRDS(appliance.Settings{
 			Name: c.cfg.Name, Default: c.cfg.Default, ClusterID: clusterID,
 			Pool: c.pool, NVMeAddress: c.cfg.NVMe.Address, NVMePort: c.cfg.NVMe.Port,
 		}, c.client)
 		if err != nil {
-			return driver.Fleet{}, err
+			return nil, err
 		}
-		fleet.Appliances[c.cfg.Name] = rds
+		appliances[c.cfg.Name] = rds
 	}
-	return fleet, nil
+	return appliances, nil
 }

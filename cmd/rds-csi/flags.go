@@ -20,6 +20,7 @@ const (
 type options struct {
 	config, endpoint, metricsAddress string
 	kubeconfig                       string // controller
+	election                         election
 	nodeID                           string // node
 	logger                           *slog.Logger
 	helped                           bool
@@ -41,6 +42,7 @@ func parseFlags(r role, args []string, stderr io.Writer) (options, error) {
 	set.StringVar(&format, "log-format", "text", "text or json")
 	if r == controllerRole {
 		set.StringVar(&o.kubeconfig, "kubeconfig", "", "`file`; without it the pod's own credentials are used, and without these none")
+		o.election.flags(set)
 	} else {
 		set.StringVar(&o.nodeID, "node-id", "", "Kubernetes `name` of this node (required)")
 	}
@@ -51,6 +53,7 @@ func parseFlags(r role, args []string, stderr io.Writer) (options, error) {
 	case err != nil:
 		return o, &usageError{err}
 	}
+	o.election.complete()
 	if err := o.check(r, set.Args()); err != nil {
 		return o, err
 	}
@@ -70,7 +73,7 @@ func (o options) check(r role, rest []string) error {
 	case r == nodeRole && o.nodeID == "":
 		return usageErrorf("--node-id is required: the Kubernetes name of this node")
 	}
-	return nil
+	return o.election.check()
 }
 
 func newLogger(level, format string, w io.Writer) (*slog.Logger, error) {

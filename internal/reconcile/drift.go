@@ -88,8 +88,14 @@ func NewDrift(cfg DriftConfig) *Drift {
 	return d
 }
 
-// State is what is known now; it reads memory only.
-func (d *Drift) State() *State { return d.state.Load() }
+// State is what is known now: nothing, when the last comparison is older than
+// three intervals. It reads memory only.
+func (d *Drift) State() *State {
+	if s := d.state.Load(); time.Since(s.At) <= Stale*d.cfg.Interval {
+		return s
+	}
+	return &State{}
+}
 
 // Wake asks for a comparison now: a survey has looked, a migration is overdue.
 func (d *Drift) Wake() {
@@ -144,11 +150,9 @@ func (d *Drift) compare(ctx context.Context, repairs *sync.WaitGroup) {
 func (d *Drift) lists(now time.Time) (lists map[string]Reading[[]appliance.Volume], complete bool) {
 	lists, complete = map[string]Reading[[]appliance.Volume]{}, true
 	for _, s := range d.cfg.Surveys {
-		r := s.Latest().Volumes
-		if !r.Fresh(now, Stale*d.cfg.Interval) {
-			r, complete = Reading[[]appliance.Volume]{}, false
-		}
+		r := s.Latest().Volumes.orNothing(now, Stale*d.cfg.Interval)
 		lists[s.RDS()] = r
+		complete = complete && !r.Came.IsZero()
 	}
 	return lists, complete
 }

@@ -48,6 +48,21 @@ type Snapshot struct {
 	Traffic Reading[[]appliance.Traffic]
 }
 
+// Fresh is the snapshot without what came longer ago than limit.
+func (s *Snapshot) Fresh(now time.Time, limit time.Duration) Snapshot {
+	return Snapshot{
+		Volumes: s.Volumes.orNothing(now, limit), Pool: s.Pool.orNothing(now, limit),
+		Health: s.Health.orNothing(now, limit), Traffic: s.Traffic.orNothing(now, limit),
+	}
+}
+
+func (r Reading[T]) orNothing(now time.Time, limit time.Duration) Reading[T] {
+	if r.Fresh(now, limit) {
+		return r
+	}
+	return Reading[T]{}
+}
+
 // lookLimit is for all four commands together. Each has a limit of its own below
 // this; the one here is for all of them being slow.
 const lookLimit = 45 * time.Second
@@ -87,8 +102,12 @@ func NewSurvey(cfg SurveyConfig) *Survey {
 // RDS is the name of the surveyed RDS.
 func (s *Survey) RDS() string { return s.cfg.RDS }
 
-// Latest is what is known now; it reads memory only.
+// Latest is the last good answer to each question, however old; it reads memory only.
 func (s *Survey) Latest() *Snapshot { return s.latest.Load() }
+
+// Known is what is known now: without what is older than three intervals. It reads
+// memory only.
+func (s *Survey) Known() Snapshot { return s.Latest().Fresh(time.Now(), Stale*s.cfg.Interval) }
 
 // Wake asks for a look now.
 func (s *Survey) Wake() {
