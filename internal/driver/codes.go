@@ -58,6 +58,7 @@ func table() []mapping {
 		{nvme.ErrTimeout, codes.DeadlineExceeded},
 		{nvme.ErrIdentity, codes.FailedPrecondition},
 		{nvme.ErrInUse, codes.FailedPrecondition},
+		{nvme.ErrOldSize, codes.FailedPrecondition}, // kubelet then tries again when the volume is staged next
 		{nvme.ErrNotConnected, codes.FailedPrecondition},
 		{nvme.ErrUnsupported, codes.FailedPrecondition},
 		{nvme.ErrInvalid, codes.InvalidArgument},
@@ -76,6 +77,7 @@ func table() []mapping {
 		{filesystem.ErrFsType, codes.InvalidArgument},
 		{filesystem.ErrOption, codes.InvalidArgument},
 		{filesystem.ErrFormat, codes.Internal},
+		{filesystem.ErrGrow, codes.Internal},
 		{filesystem.ErrMount, codes.Internal},
 
 		{context.DeadlineExceeded, codes.DeadlineExceeded},

@@ -18,20 +18,39 @@ import (
 
 // Initiator connects volumes to this node.
 type Initiator interface {
+	Connector
+	Devices
+}
+
+// Connector makes and ends connections.
+type Connector interface {
 	// Connect answers the volume's proven block device, connecting first if need be.
 	Connect(context.Context, nvme.Target, nvme.Options) (nvme.Namespace, error)
-	// Find looks in the kernel; with ErrNotLive it still answers the device.
-	Find(nqn string) (nvme.Namespace, error)
 	// Disconnect has succeeded when the NQN has left the kernel; it refuses a device in use.
 	Disconnect(ctx context.Context, nqn string) error
+}
+
+// Devices tells of the devices that are connected.
+type Devices interface {
+	// Find looks in the kernel; with ErrNotLive it still answers the device.
+	Find(nqn string) (nvme.Namespace, error)
 	// Present says whether the kernel still has this block device; a mount may outlive it.
 	Present(major, minor uint32) (bool, error)
+	// Grown answers the device once it has that many bytes; ErrOldSize when the RDS does not show them.
+	Grown(ctx context.Context, nqn string, bytes int64) (nvme.Namespace, error)
 }
 
 // Filesystem mounts volumes on this node.
 type Filesystem interface {
 	Mounter
 	Blocks
+	Grower
+}
+
+// Grower makes file systems larger.
+type Grower interface {
+	// Grow makes the file system mounted at target as large as the device; it has succeeded when it is.
+	Grow(ctx context.Context, dev filesystem.Device, target string) error
 }
 
 // Mounter mounts file systems.
@@ -81,6 +100,7 @@ func (n *Node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequ
 	built := []csi.NodeServiceCapability_RPC_Type{
 		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 	}
 	caps := make([]*csi.NodeServiceCapability, 0, len(built))
 	for _, t := range built {
@@ -213,6 +233,12 @@ func (n *Node) connectAndMount(ctx context.Context, v volume, conn connection, p
 	ns, err := n.cfg.Initiator.Connect(ctx, conn.target, conn.options)
 	if err != nil {
 		return err
+	}
+	// It may be a connection of before the volume grew: the kernel is told to look again.
+	if ns.SizeBytes < conn.sizeBytes {
+		if ns, err = n.cfg.Initiator.Grown(ctx, v.nqn, conn.sizeBytes); err != nil && !errors.Is(err, nvme.ErrOldSize) {
+			return err
+		}
 	}
 	if ns.SizeBytes < conn.sizeBytes {
 		return refuse(codes.FailedPrecondition, "device %d:%d has %d bytes, the volume has %d: it is not staged", ns.Major, ns.Minor, ns.SizeBytes, conn.sizeBytes)

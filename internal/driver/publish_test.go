@@ -172,8 +172,8 @@ func TestValidate(t *testing.T) {
 	}
 	for name, change := range map[string]func(*csi.ValidateVolumeCapabilitiesRequest){
 		"a file system for many nodes": func(r *csi.ValidateVolumeCapabilitiesRequest) { r.VolumeCapabilities[0] = capability(manyWrite, "") },
-		"another subsystem": func(r *csi.ValidateVolumeCapabilitiesRequest) { r.VolumeContext = map[string]string{"nqn": "nqn.x"} },
-		"a parameter":       func(r *csi.ValidateVolumeCapabilitiesRequest) { r.Parameters = map[string]string{"x": "y"} },
+		"another subsystem":            func(r *csi.ValidateVolumeCapabilitiesRequest) { r.VolumeContext = map[string]string{"nqn": "nqn.x"} },
+		"a parameter":                  func(r *csi.ValidateVolumeCapabilitiesRequest) { r.Parameters = map[string]string{"x": "y"} },
 	} {
 		reply, err := validate(change)
 		if err != nil || reply.GetConfirmed() != nil || reply.GetMessage() == "" {

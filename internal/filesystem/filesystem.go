@@ -48,6 +48,8 @@ var (
 	ErrTarget = errors.New("unusable mount point")
 	// ErrFormat means: mkfs failed.
 	ErrFormat = errors.New("mkfs failed")
+	// ErrGrow means: the kernel did not make the filesystem as large as its device.
+	ErrGrow = errors.New("growing failed")
 	// ErrMount means: the kernel refused the mount.
 	ErrMount = errors.New("mount failed")
 )

@@ -34,8 +34,10 @@ type host struct {
 	onMount   func(n int, m mountCall) error                               // n counts from 1
 	onUnmount func(target string) error
 	onBind    func() error
-	onNumber  func(path string) // before the number of a node is read
+	onGrow    func(d *fakeDisk) error // instead of growing
+	onNumber  func(path string)       // before the number of a node is read
 	mounts    int
+	grows     int
 }
 
 type tableEntry struct {
@@ -58,8 +60,9 @@ type fakeDisk struct {
 	badAt        int64          // offset whose read fails, -1: none
 	hang         chan struct{}  // reads wait for it
 	claimed      bool
-	readonly     bool // BLKROSET
-	protected    bool // by the target, whatever BLKROSET says
+	fsBytes      int64 // of its file system; 0: all of it
+	readonly     bool  // BLKROSET
+	protected    bool  // by the target, whatever BLKROSET says
 	reads        []span
 }
 
@@ -70,6 +73,7 @@ func newHost(t *testing.T) (*host, *Filesystem) {
 	f.system = system{
 		open: h.open, number: h.number, claimed: h.isClaimed, run: h.run, mount: h.mount, bind: h.bind, unmount: h.unmount,
 		mountID: h.mountID, mountBlock: h.mountBlock, bindFile: h.bindFile, readOnly: h.isReadOnly, setReadOnly: h.setReadOnly,
+		geometry: h.geometry, grow: h.grow,
 	}
 	return h, f
 }
@@ -300,6 +304,36 @@ func (h *host) setReadOnly(path string, readonly bool) error {
 		return syscall.ENXIO
 	}
 	d.readonly = readonly
+	return nil
+}
+
+func (h *host) mountedDisk(path string) *fakeDisk {
+	e, _ := h.top(path)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range h.disks {
+		if d.major == e.major && d.minor == e.minor {
+			return d
+		}
+	}
+	return nil
+}
+
+func (h *host) geometry(_ Device, path, _ string) (geometry, error) {
+	d := h.mountedDisk(path)
+	if d == nil {
+		return geometry{}, syscall.EIO
+	}
+	return geometry{blockSize: 4096, blocks: cmp.Or(d.fsBytes, d.size) / 4096}, nil
+}
+
+func (h *host) grow(path, _ string, blocks int64) error {
+	d := h.mountedDisk(path)
+	h.grows++
+	if h.onGrow != nil {
+		return h.onGrow(d)
+	}
+	d.fsBytes = blocks * 4096
 	return nil
 }
 

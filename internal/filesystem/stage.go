@@ -85,7 +85,20 @@ func (f *Filesystem) stage(ctx context.Context, dev Device, m mountCall) error {
 	if err := f.staged(dev, m); err != nil {
 		return errors.Join(err, f.system.unmount(m.target)) // undone, or every repetition would stumble over it
 	}
+	f.fill(ctx, dev, m)
 	return nil
+}
+
+// fill grows a file system that is smaller than its device: a copy in a larger volume, or a volume that grew while
+// nobody had it, for which nobody asks a node to grow anything. One that cannot be grown is as usable as it was before,
+// so that is told and no reason to keep a pod from its data.
+func (f *Filesystem) fill(ctx context.Context, dev Device, m mountCall) {
+	if dev.SizeBytes == 0 || m.options.readOnly() {
+		return
+	}
+	if err := f.grow(ctx, dev, m.target, m.fstype); err != nil {
+		f.log.WarnContext(ctx, "staged, but its file system is smaller than the volume", "device", dev.String(), "target", m.target, "error", err)
+	}
 }
 
 // guard makes a device that is for reading only read-only in the kernel, before a mount: a mount option alone would let

@@ -29,6 +29,8 @@ type system struct {
 	bindFile    func(ctx context.Context, from, to string) error
 	readOnly    func(dev Device) (bool, error)
 	setReadOnly func(path string, readonly bool) error
+	geometry    func(dev Device, path, fstype string) (geometry, error) // of what is mounted at path
+	grow        func(path, fstype string, blocks int64) error
 }
 
 func linux() system {
@@ -36,6 +38,7 @@ func linux() system {
 		open: openDevice, number: deviceNumber, claimed: claimed, run: run,
 		mount: mount, bind: bind, unmount: unmount, mountID: mountID,
 		mountBlock: mountBlock, bindFile: bindFile, readOnly: readOnly, setReadOnly: setReadOnly,
+		geometry: mountedGeometry, grow: growMounted,
 	}
 }
 

@@ -128,7 +128,7 @@ func (i *Initiator) await(ctx context.Context, t Target) (ns Namespace, err erro
 				if rescans == rescanMax {
 					return false, last
 				}
-				i.rescan(ctx, t.NQN, controllers)
+				i.rescan(ctx, t.NQN, controllers, "connected but no device, rescanned")
 				rescans++
 				next = time.Now().Add(i.rescanAfter << rescans)
 			}
@@ -145,13 +145,13 @@ func (i *Initiator) await(ctx context.Context, t Target) (ns Namespace, err erro
 	return ns, err
 }
 
-func (i *Initiator) rescan(ctx context.Context, nqn string, controllers []controller) {
+func (i *Initiator) rescan(ctx context.Context, nqn string, controllers []controller, why string) {
 	for _, c := range controllers {
 		if !c.live() {
 			continue
 		}
 		err := i.command(c, nqn, "rescan_controller")
-		i.log.WarnContext(ctx, "connected but no device, rescanned", "nqn", nqn, "controller", c.name, "error", err)
+		i.log.WarnContext(ctx, "controller told to look again", "reason", why, "nqn", nqn, "controller", c.name, "error", err)
 	}
 }
 

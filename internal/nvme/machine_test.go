@@ -242,7 +242,10 @@ func (m *machine) rescanned(ctrl string) {
 	_, _ = fmt.Sscanf(ctrl, "nvme%d", &n)
 	ctl := "sys/devices/virtual/nvme-fabrics/ctl/" + ctrl
 	nqn, _ := os.ReadFile(filepath.Join(m.dir, ctl, "subsysnqn"))
-	m.namespace(export{}.withDefaults(), m.subsystem(strings.TrimSpace(string(nqn)), n), ctl, n)
+	sub := m.subsystem(strings.TrimSpace(string(nqn)), n)
+	if _, err := os.Stat(filepath.Join(m.dir, sub, fmt.Sprintf("nvme%dn1", n))); err != nil {
+		m.namespace(export{}.withDefaults(), sub, ctl, n)
+	}
 }
 
 type closer func()

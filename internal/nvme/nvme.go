@@ -29,6 +29,8 @@ var (
 	ErrNotLive = errors.New("no live controller")
 	// ErrNoNamespace means: a live controller shows no block device for NSID 1.
 	ErrNoNamespace = errors.New("namespace missing")
+	// ErrOldSize means: the device is smaller here than its volume, and the target does not say otherwise.
+	ErrOldSize = errors.New("growth not seen")
 	// ErrIdentity means: what is there is not what was asked for; nothing was touched.
 	ErrIdentity = errors.New("identity mismatch")
 	// ErrInUse means: the device is mounted, claimed or has holders.
@@ -101,6 +103,7 @@ type Initiator struct {
 
 	claimLimit  time.Duration // how long an exclusive open may take
 	rescanAfter time.Duration // without a device; then twice as long each time
+	growLimit   time.Duration // for a device to get its size
 }
 
 // New makes an Initiator; it does no I/O.
@@ -122,7 +125,7 @@ func New(cfg Config) *Initiator {
 	}
 	return &Initiator{
 		cfg: cfg, log: cfg.Logger, kernel: linux(), lanes: lane.Set{Overdue: ErrTimeout},
-		tick: 200 * time.Millisecond, settle: 5 * time.Second, claimLimit: claimLimit, rescanAfter: time.Second,
+		tick: 200 * time.Millisecond, settle: 5 * time.Second, claimLimit: claimLimit, rescanAfter: time.Second, growLimit: growLimit,
 	}
 }
 

@@ -49,14 +49,10 @@ func others() []string {
 		"skipped: Node Service NodeGetVolumeStats should fail when volume does not exist on the specified path",
 		"skipped: Node Service NodeGetVolumeStats should fail when volume is not found",
 
-		// Growing is not built yet.
+		// The controller does not grow volumes yet.
 		"skipped: ExpandVolume [Controller Server] should fail if no capacity range is given",
 		"skipped: ExpandVolume [Controller Server] should fail if no volume id is given",
 		"skipped: ExpandVolume [Controller Server] should work",
-		"skipped: Node Service NodeExpandVolume should fail when no volume id is provided",
-		"skipped: Node Service NodeExpandVolume should fail when no volume path is provided",
-		"skipped: Node Service NodeExpandVolume should fail when volume is not found",
-		"skipped: Node Service NodeExpandVolume should work if node-expand is called after node-publish",
 
 		// The health services of CSI 1.13 are not built yet.
 		"skipped: ControllerGetVolumeHealth [Controller Server] should fail when no volume id is provided",

@@ -29,11 +29,13 @@ type Kernel struct {
 	devices     map[string]*device // by NQN
 	others      map[uint32]bool    // devices that are none of ours
 	content     map[string]string  // by NQN: the file system on the target
+	sizes       map[string]int64   // by NQN: and how large it is
 	mounts      []mount            // in the order of mounting: the last at a path is on top
 	minor       uint32
 	formats     int
 	connects    int
 	disconnects int
+	hideGrowth  bool
 }
 
 // Op names a call that can be made to fail.
@@ -44,6 +46,7 @@ const (
 	Connect    Op = "connect"
 	Find       Op = "find"
 	Present    Op = "present"
+	Grown      Op = "grown"
 	Disconnect Op = "disconnect"
 	Stage      Op = "stage"
 	Mounts     Op = "mounts"
@@ -70,7 +73,7 @@ const major = 259
 
 // NewKernel makes a node that is connected to nothing.
 func NewKernel(target Target) *Kernel {
-	return &Kernel{Target: target, fail: map[Op]error{}, devices: map[string]*device{}, others: map[uint32]bool{}, content: map[string]string{}}
+	return &Kernel{Target: target, fail: map[Op]error{}, devices: map[string]*device{}, others: map[uint32]bool{}, content: map[string]string{}, sizes: map[string]int64{}}
 }
 
 // Fail makes every call of op fail until err is nil again.
@@ -274,6 +277,9 @@ func (k *Kernel) Stage(ctx context.Context, dev filesystem.Device, target, fsTyp
 		return err
 	}
 	k.devices[nqn].ro = dev.ReadOnly
+	if !dev.ReadOnly {
+		k.sizes[nqn] = dev.SizeBytes
+	}
 	k.mounts = append(k.mounts, mount{path: target, minor: dev.Minor, fsType: fsType, readonly: dev.ReadOnly})
 	return nil
 }
