@@ -34,8 +34,13 @@ func (c *Controller) lock(volume, operation string) (unlock func(), err error) {
 // know yet, the VolumeAttachment is not seen yet) is not worth an event.
 func (c *Controller) refused(volume string, err error) error {
 	var conflict *attach.ConflictError
-	if c.Refused != nil && errors.As(err, &conflict) {
+	var expired *attach.MigrationExpiredError
+	switch {
+	case c.Refused == nil:
+	case errors.As(err, &conflict):
 		c.Refused(volume, conflict.Error())
+	case errors.As(err, &expired):
+		c.Refused(volume, expired.Error())
 	}
 	return err
 }

@@ -104,3 +104,30 @@ func TestRefusalsAreTold(t *testing.T) {
 	s.Refused = nil
 	wants(t, publish("node-b"), codes.FailedPrecondition)
 }
+
+// A virtual machine that did not migrate in time is the user's to cancel.
+func TestAnExpiredMigrationIsTold(t *testing.T) {
+	ledger := attach.NewLedger(attach.Options{})
+	s := newScene(t, ledger)
+	id := s.create("pvc-1").GetVolumeId()
+	of := func(node string, attached bool) attach.Attachment {
+		return attach.Attachment{
+			UID: "uid-" + node, Name: "csi-" + node, Volume: id, Node: node, Attached: attached,
+			Mode: attach.MultiNode, MigrationTimeout: time.Minute, Created: time.Unix(1_700_000_000, 0),
+		}
+	}
+	ledger.ReplaceNodes(nil)
+	ledger.Replace([]attach.Attachment{of("node-a", true), of("node-b", false)})
+	var told []string
+	s.Refused = func(_, message string) { told = append(told, message) }
+	req := publishRequest(id, "node-b")
+	req.VolumeCapability = &csi.VolumeCapability{
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER},
+		AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}},
+	}
+	_, err := s.ControllerPublishVolume(t.Context(), req)
+	wants(t, err, codes.FailedPrecondition, "node-a", "node-b")
+	if len(told) != 1 || !strings.Contains(told[0], "migration") {
+		t.Errorf("told %q", told)
+	}
+}

@@ -94,27 +94,18 @@ type Recorder struct {
 
 // NewRecorder starts a recorder that works until ctx ends.
 func (c *Client) NewRecorder(ctx context.Context, component, host string) *Recorder {
-	r := c.newRecorder(component, host)
-	if known, ok := any(c).(claims); ok {
-		r.claims = known
-	}
+	r := c.newRecorder(component, host, c)
 	go r.run(ctx)
 	return r
 }
 
-func (c *Client) newRecorder(component, host string) *Recorder {
+func (c *Client) newRecorder(component, host string, known claims) *Recorder {
 	return &Recorder{
 		source: corev1.EventSource{Component: component, Host: host},
-		api:    c.api.CoreV1(), claims: nothing{}, logger: c.cfg.Logger,
+		api:    c.api.CoreV1(), claims: known, logger: c.cfg.Logger,
 		queue: make(chan *corev1.Event, queuedLimit),
 	}
 }
-
-// nothing knows no claims.
-type nothing struct{}
-
-// Claims implements claims.
-func (nothing) Claims(string) []Claim { return nil }
 
 // Volume records an event about a volume, named by its canonical handle.
 func (r *Recorder) Volume(volume string, kind EventType, reason, message string) {

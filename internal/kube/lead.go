@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
@@ -131,32 +132,50 @@ func (c *Client) reign(ctx context.Context, started <-chan struct{}, led func(co
 	return context.Cause(ctx)
 }
 
-// leaseLock gives each request for the Lease a deadline: client-go gives none.
+// leaseLock gives each request for the Lease a deadline, since client-go gives
+// none, and says once when they begin to fail and once when they work again.
 type leaseLock struct {
 	*resourcelock.LeaseLock
 
-	logger *slog.Logger
+	logger  *slog.Logger
+	failing string // the verb that fails; one goroutine at a time
 }
 
 // Get implements resourcelock.Interface.
-func (l *leaseLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, leaseCall)
-	defer cancel()
-	return l.LeaseLock.Get(ctx)
+func (l *leaseLock) Get(ctx context.Context) (record *resourcelock.LeaderElectionRecord, raw []byte, err error) {
+	err = l.call(ctx, "get", apierrors.IsNotFound, func(ctx context.Context) error {
+		record, raw, err = l.LeaseLock.Get(ctx)
+		return err
+	})
+	return record, raw, err
 }
 
 // Create implements resourcelock.Interface.
 func (l *leaseLock) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
-	ctx, cancel := context.WithTimeout(ctx, leaseCall)
-	defer cancel()
-	return l.LeaseLock.Create(ctx, record)
+	return l.call(ctx, "create", apierrors.IsAlreadyExists, func(ctx context.Context) error { return l.LeaseLock.Create(ctx, record) })
 }
 
 // Update implements resourcelock.Interface.
 func (l *leaseLock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	return l.call(ctx, "update", apierrors.IsConflict, func(ctx context.Context) error { return l.LeaseLock.Update(ctx, record) })
+}
+
+// call is one request; what it may be answered in the course of things is no failure.
+func (l *leaseLock) call(ctx context.Context, verb string, usual func(error) bool, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, leaseCall)
 	defer cancel()
-	return l.LeaseLock.Update(ctx, record)
+	err := do(ctx)
+	switch {
+	case err != nil && !usual(err):
+		if l.failing == "" {
+			l.failing = verb
+			l.logger.WarnContext(ctx, "the lease cannot be used, trying on", "verb", verb, "err", err)
+		}
+	case l.failing == verb:
+		l.failing = ""
+		l.logger.InfoContext(ctx, "the lease can be used again")
+	}
+	return err
 }
 
 // release gives the Lease up when it is still ours, so that another candidate
