@@ -34,6 +34,7 @@ type Device struct {
 	flash flash
 
 	gauges  gauges
+	jobs    jobs
 	journal journal
 	power   power
 	booted  atomic.Pointer[time.Time]
@@ -140,6 +141,7 @@ func (d *Device) boot(forget bool) error {
 	if err := d.load(); err != nil {
 		return err
 	}
+	d.settleSubvolumes()
 	for _, dk := range d.flash.Disks {
 		if forget {
 			dk.Export = false
@@ -149,6 +151,7 @@ func (d *Device) boot(forget bool) error {
 	d.raiseAll()
 	now := time.Now()
 	d.booted.Store(&now)
+	d.jobs.boot()
 	return d.save()
 }
 
@@ -157,6 +160,7 @@ func (d *Device) boot(forget bool) error {
 func (d *Device) Close() error {
 	d.end()
 	d.work.Wait()
+	d.jobs.halt()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.lower(d.flash.Disks...)
@@ -187,6 +191,14 @@ func (d *Device) Menu(path string) (console.Menu, bool) {
 		return identityMenu(d), true
 	case "/system/health":
 		return d.healthMenu()
+	case "/system/clock":
+		return clockMenu(), true
+	case "/system/script/job":
+		return jobMenu{d}, true
+	case "/disk/btrfs/subvolume":
+		return subvolumeMenu{d}, d.release.since(17)
+	case "/disk/btrfs", "/system/script":
+		return fixedMenu{rows: func() []*row { return nil }, passage: true}, true
 	}
 	return nil, false
 }

@@ -91,9 +91,12 @@ func (m fileMenu) Print(ctx context.Context, w io.Writer, list []console.Item, s
 func (m fileMenu) Call(
 	ctx context.Context, verb string, list []console.Item, args []console.Arg, _ io.Writer,
 ) (console.Value, error) {
+	a := newArguments(args)
+	if verb == "copy" { // takes its time, and holds up nobody else
+		return nil, m.copy(ctx, rows(list), a)
+	}
 	m.d.mu.Lock() // no file appears under a disk item while another command makes it
 	defer m.d.mu.Unlock()
-	a := newArguments(args)
 	switch verb {
 	case "add":
 		return m.add(ctx, a)
@@ -128,6 +131,9 @@ func (m fileMenu) add(ctx context.Context, a arguments) (console.Value, error) {
 	if err := m.d.storage.parent(name, m.d.quirks.is(quirkMissingDirectory, create)); err != nil {
 		return nil, err
 	}
+	if m.d.readOnly(name) {
+		return nil, errReadOnly
+	}
 	switch a.text("type") {
 	case "directory":
 		if err := os.Mkdir(m.d.storage.host(name), 0o750); err != nil {
@@ -153,6 +159,8 @@ func (m fileMenu) write(ctx context.Context, name, contents string) error {
 		return errors.New("no such item")
 	case info.IsDir():
 		return errIsDirectory
+	case m.d.readOnly(name):
+		return errReadOnly
 	case len(contents) > contentsLimit:
 		return errors.New("failure: contents too long")
 	case int64(len(contents)) > m.d.storage.free(ctx, name)+info.Size():
@@ -169,6 +177,9 @@ func (m fileMenu) remove(r *row) error {
 	used := slices.ContainsFunc(m.d.flash.Disks, func(dk *disk) bool { return dk.Path == r.name })
 	if used && m.d.quirks.is(quirkRemoveUsedFile, refuse) {
 		return errFileUsed
+	}
+	if m.d.readOnly(r.name) || m.d.subvolumeAt(r.name) != nil {
+		return errReadOnly
 	}
 	return m.d.storage.remove(r.name)
 }

@@ -18,6 +18,8 @@ func (d *Device) open(ctx context.Context, dk *disk, sizeGiven, auto bool) (made
 		return false, errIsDirectory
 	case exists && d.quirks.is(quirkExistingFile, failing):
 		return false, errFileExists
+	case d.readOnly(dk.Path):
+		return false, errReadOnly
 	case exists:
 		if dk.Size > info.Size() {
 			return false, d.storage.resize(ctx, dk.Path, dk.Size)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // flashBytes is the size of the device's own flash [R]: whatever is in no pool is there.
@@ -35,6 +36,9 @@ var (
 type storage struct {
 	root  string
 	pools []Pool
+
+	mu     sync.Mutex
+	shared map[string]bool // directories of snapshots, whose blocks belong to somebody else
 }
 
 func newStorage(root string, pools []Pool) (*storage, error) {
@@ -52,7 +56,7 @@ func newStorage(root string, pools []Pool) (*storage, error) {
 			return nil, fmt.Errorf("pool %s: %w", p.Slot, err)
 		}
 	}
-	return &storage{root: root, pools: pools}, nil
+	return &storage{root: root, pools: pools, shared: map[string]bool{}}, nil
 }
 
 func (s *storage) host(name string) string { return filepath.Join(s.root, filepath.FromSlash(name)) }
@@ -94,7 +98,7 @@ func (s *storage) free(ctx context.Context, name string) int64 {
 func (s *storage) used(dir string) int64 {
 	var sum int64
 	s.walk(dir, func(name string, info fs.FileInfo) bool {
-		if _, inPool := s.pool(name); inPool && dir == "" {
+		if _, inPool := s.pool(name); inPool && dir == "" || s.isShared(name) {
 			return false
 		}
 		if !info.IsDir() {
@@ -103,6 +107,24 @@ func (s *storage) used(dir string) int64 {
 		return true
 	})
 	return sum
+}
+
+// share says that what lies below a directory takes no space, or that it does. What is written to a snapshot later would take
+// some on a device; these books leave it out.
+func (s *storage) share(dir string, yes bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if yes {
+		s.shared[dir] = true
+	} else {
+		delete(s.shared, dir)
+	}
+}
+
+func (s *storage) isShared(dir string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shared[dir]
 }
 
 // walk visits everything below a directory, parents first, and goes into a directory if visit says so. What

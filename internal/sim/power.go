@@ -91,6 +91,7 @@ func (d *Device) Reboot(ctx context.Context) error {
 	}
 	d.log.InfoContext(ctx, "the device goes down")
 	again := d.power.off()
+	d.jobs.halt()
 	d.mu.Lock()
 	d.lower(d.flash.Disks...)
 	d.mu.Unlock()

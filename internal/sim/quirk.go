@@ -40,6 +40,13 @@ const (
 	quirkMonitorFiles         = "monitor-files"
 	quirkMonitorValues        = "monitor-values"
 	quirkMonitorOne           = "monitor-one"
+
+	quirkSubvolumeInDirectory = "subvolume-in-directory"
+	quirkSubvolumeRemoval     = "subvolume-removal"
+	quirkCopyTime             = "file-copy-time"
+	quirkCopySize             = "file-copy-size"
+	quirkCopyReturns          = "file-copy-returns"
+	quirkCopyExisting         = "file-copy-existing"
 )
 
 // The values of quirks that are compared with.
@@ -49,8 +56,10 @@ const (
 	asMap      = "map"
 	asSettings = "settings"
 	asText     = "text"
+	atOnce     = "at-once"
 	change     = "change"
 	create     = "create"
+	dead       = "dead"
 	failing    = "error"
 	lost       = "lost"
 	missing    = "missing"
@@ -58,8 +67,10 @@ const (
 	nonzero    = "nonzero"
 	notify     = "notify"
 	random     = "random"
+	overwrite  = "overwrite"
 	reexport   = "reexport"
 	refuse     = "refuse"
+	started    = "started"
 	truncate   = "truncate"
 	wait       = "wait"
 	yes        = "yes"
@@ -136,6 +147,18 @@ func Quirks() []Quirk {
 			"monitor-traffic as-value yields plain numbers (rates in bits), or the texts of the screen: 12.8Mbps"},
 		{quirkMonitorOne, asMap, []string{asMap, "list"},
 			"monitor-traffic as-value of one item yields its map, or a list of one map"},
+		{quirkSubvolumeInDirectory, accept, []string{accept, failing},
+			"a subvolume can be made inside a plain directory, or only inside another subvolume"},
+		{quirkSubvolumeRemoval, atOnce, []string{atOnce, dead},
+			"a removed subvolume has left the list, or stays in it as dead until the next boot"},
+		{quirkCopyTime, "0s", []string{aDuration},
+			"how long /file/copy takes"},
+		{quirkCopySize, "grows", []string{"grows", atOnce},
+			"the target of /file/copy grows, or is as large as the source from its beginning"},
+		{quirkCopyReturns, "done", []string{"done", started},
+			"/file/copy returns when the copy is done, or when it has begun"},
+		{quirkCopyExisting, failing, []string{failing, overwrite},
+			"/file/copy over an existing file fails, or overwrites it"},
 	}
 }
 

@@ -90,5 +90,8 @@ func (r release) fileVerbs() map[string][]string {
 	} else {
 		verbs["add"] = []string{"copy-from", "contents", "name", "type"}
 	}
+	if r.since(23) {
+		verbs["copy"] = []string{"numbers", "name"} // [V]
+	}
 	return verbs
 }

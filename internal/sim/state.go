@@ -19,6 +19,8 @@ type flash struct {
 	Identity string  `json:"identity"`
 	NextID   int64   `json:"nextID"`
 	Disks    []*disk `json:"disks"`
+
+	Subvolumes []*subvolume `json:"subvolumes,omitempty"`
 }
 
 // disk is an item of type=file.

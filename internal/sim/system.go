@@ -18,6 +18,7 @@ type fixedMenu struct {
 	rows    func() []*row
 	set     func(arguments) error
 	args    []string // of set
+	passage bool     // only leads to other menus
 }
 
 // Singleton tells the console whether there is one item without an id.
@@ -28,6 +29,9 @@ func (m fixedMenu) Columns() []string { return m.columns }
 
 // Verbs are print, and set where something can be set.
 func (m fixedMenu) Verbs() map[string][]string {
+	if m.passage {
+		return nil
+	}
 	verbs := map[string][]string{"print": {}}
 	if m.set != nil {
 		verbs["set"] = m.args

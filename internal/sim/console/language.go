@@ -53,6 +53,8 @@ func builtins() map[string]builtin {
 		"log":   {runLog, []param{arg("topics"), arg("message")}},
 		"delay": {runDelay, []param{arg("delay-time")}},
 
+		"execute": {runExecute, []param{arg("script")}},
+
 		"if": {runIf, []param{arg("condition"), body("do"), opt(body("else"))}},
 		"foreach": {runForeach, []param{
 			variableParam("counter", boundParam), key("in"), body("do"),
