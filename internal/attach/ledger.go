@@ -32,11 +32,10 @@ type Options struct {
 type Ledger struct {
 	skew       time.Duration
 	standalone bool
-	name       string       // of this ledger, unlike that of any other process
-	count      atomic.Int64 // volumes with an attached VolumeAttachment, or unknown
-
-	spread  atomic.Pointer[map[string]int] // attached volumes per node; never changed once it is here
-	changed chan struct{}
+	name       string                         // of this ledger, unlike that of any other process
+	count      atomic.Int64                   // volumes with an attached VolumeAttachment, or unknown
+	spread     atomic.Pointer[map[string]int] // the same by node; a map is never changed once it is here
+	changed    chan struct{}
 
 	mu         sync.Mutex
 	known      bool // VolumeAttachments were listed
@@ -45,11 +44,13 @@ type Ledger struct {
 	ended      int  // unpublishes so far
 	volumes    map[string]*volume
 	byUID      map[string]string // UID of a VolumeAttachment -> its volume
-	attached   int
-	perNode    map[string]int      // attached volumes
-	respread   bool                // perNode is not what spread shows
-	moving     map[string]struct{} // volumes that migrate
 	nodes      map[string]known
+
+	// Sums over volumes, kept by change.
+	attached int
+	perNode  map[string]int
+	respread bool                // perNode is not what spread shows
+	moving   map[string]struct{} // volumes that migrate
 }
 
 // NewLedger makes a ledger that knows nothing, and admits nothing, until the
@@ -134,7 +135,12 @@ func (l *Ledger) Publish(handle, node string, mode Mode, now time.Time) error {
 	if err := l.decide(handle, node, mode, now); err != nil {
 		return err
 	}
-	l.change(handle, node, func(v *volume) { v.intend(node, now) })
+	l.change(handle, node, func(v *volume) {
+		v.intend(node, now)
+		if !l.standalone {
+			v.possess(node)
+		}
+	})
 	return nil
 }
 
@@ -228,17 +234,12 @@ func (l *Ledger) decide(volume, node string, mode Mode, now time.Time) error {
 	if !seen && !l.standalone {
 		return l.notSeen(volume, node, v.spent(node))
 	}
-	limit := min(mode, v.mode()).limit()
-	var mounted []rival
-	if !own.Attached {
-		mounted = v.mounted(node)
-	}
-	for _, rivals := range [][]rival{v.ahead(own, l.skew), v.holders(node)} {
-		if rivals = eachOnce(append(rivals, mounted...)); len(rivals) >= limit {
+	for _, rivals := range v.rivals(own, node, l.skew) {
+		if len(rivals) >= min(mode, v.mode()).limit() {
 			return conflict(volume, node, rivals)
 		}
 	}
-	if late := v.expired(own, now); late != nil && seen {
+	if late := v.expired(own, now); late != nil {
 		late.Volume = volume
 		return late
 	}
@@ -288,7 +289,8 @@ func (l *Ledger) remember(a Attachment) held {
 // put adds or replaces one VolumeAttachment.
 func (l *Ledger) put(h held) {
 	if handle, ok := l.byUID[h.UID]; ok && (handle != h.Volume || look(l.volumes, handle).nodeOf(h.UID) != h.Node) {
-		l.drop(h.UID) // its PersistentVolume was resolved since
+		l.drop(h.UID) // its PersistentVolume was resolved since: the stand-in was never on the node
+		l.change(handle, h.Node, func(v *volume) { v.unsaid(h.Node) })
 	}
 	l.byUID[h.UID] = h.Volume
 	l.change(h.Volume, h.Node, func(v *volume) { v.put(h) })
@@ -312,7 +314,7 @@ func (l *Ledger) release(handle, node string) {
 func (l *Ledger) inherit(handle string, intents []intent) {
 	for _, i := range intents {
 		if look(l.volumes, handle).has(i.node) {
-			l.change(handle, i.node, func(v *volume) { v.intend(i.node, i.since) })
+			l.change(handle, i.node, func(v *volume) { v.intents = append(v.intents, i) })
 		}
 	}
 }

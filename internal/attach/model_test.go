@@ -13,23 +13,32 @@ import (
 )
 
 // The model: an API server with a log of everything it wrote, an attacher that
-// works as external-attacher does, and a ledger that sees the log late, twice,
-// or through a relist, and may lose its memory at any point.
+// works as external-attacher does, kubelets (model_nodes_test.go), and a ledger
+// that sees the log late, twice, or through a relist, and may lose its memory at
+// any point.
 //
-// What holds after every step:
+// What holds after every step (model_check_test.go):
 //   - at most one node (two for MultiNode) is admitted: publish said yes, and
 //     neither was it unpublished nor is its VolumeAttachment gone;
-//   - the number is that of the log as far as it was seen; unknown before;
-//   - what was admitted is admitted again, as long as the process lives;
+//   - at most as many nodes have the volume mounted, as far as VolumeAttachments
+//     and kubelets' words tell, whatever went by force or by hand;
+//   - the numbers and the migrations are those of the log as far as it was seen;
+//     unknown before;
+//   - what was admitted is admitted again, as long as the process lives and no
+//     deadline passes;
 //   - a restarted ledger that has seen all gives the same answer for every pair
 //     as the one before it, except that it may refuse what the other admitted
-//     when VolumeAttachments were made within the skew: the order in which they
-//     arrived is forgotten; and that it does not know of an unpublish that came
-//     late, and was meant for a predecessor;
+//     when VolumeAttachments were made within the skew, or when a kubelet has the
+//     volume in use: what came first is forgotten; and that it does not know of an
+//     unpublish that came late, and was meant for a predecessor;
 //   - when all is seen, a free volume is admitted to as many of those who want it
-//     as may have it, if these were made further apart than the skew.
+//     as may have it, if these were made further apart than the skew, whatever
+//     kubelets only wish for.
 
-const modelSkew = 10 * time.Second
+const (
+	modelSkew    = 10 * time.Second
+	modelTimeout = time.Minute
+)
 
 // record is a VolumeAttachment in the API server, with what the attacher did.
 type record struct {
@@ -48,18 +57,21 @@ type entry struct {
 }
 
 type model struct {
-	now     time.Time
-	uids    int
-	api     map[string]*record // by pair, as names are derived from it
-	log     []entry
-	ledger  *Ledger
-	synced  bool
-	seen    int // entries of the log that the ledger has seen
-	view    map[string]Attachment
-	yes     map[string]bool // admitted pairs
-	ended   map[string]bool // pairs that were unpublished at some time
-	volumes map[string]Mode
-	nodes   []string
+	now      time.Time
+	uids     int
+	api      map[string]*record // by pair, as names are derived from it
+	log      []entry
+	ledger   *Ledger
+	synced   bool
+	seen     int // entries of the log that the ledger has seen
+	view     map[string]Attachment
+	yes      map[string]bool // admitted pairs
+	ended    map[string]bool // pairs that were unpublished at some time
+	volumes  map[string]Mode
+	narrowed map[string]bool // volumes whose PersistentVolume went
+	moving   []Migration     // as they were after the last step
+	nodes    []string
+	kubelets
 }
 
 // newModel is small, and often very small: rivals must meet for anything to go
@@ -67,13 +79,14 @@ type model struct {
 func newModel(t *rapid.T) *model {
 	m := &model{
 		now: time.Unix(1_000_000, 0), api: map[string]*record{}, yes: map[string]bool{}, ended: map[string]bool{},
-		view:  map[string]Attachment{},
+		view: map[string]Attachment{}, narrowed: map[string]bool{},
 		nodes: []string{"a", "b", "c"}[:rapid.IntRange(2, 3).Draw(t, "nodes")],
 		volumes: rapid.SampledFrom([]map[string]Mode{
 			{"single": SingleNode}, {"multi": MultiNode}, {"single": SingleNode, "multi": MultiNode},
 		}).Draw(t, "volumes"),
 	}
 	m.ledger = NewLedger(Options{ClockSkew: modelSkew})
+	m.kubelets = newKubelets(m.nodes)
 	return m
 }
 
@@ -98,8 +111,11 @@ func (m *model) pick(t *rapid.T, fits func(*record) bool) *record {
 
 // Create: the attach/detach controller (or a hand: it makes rivals too) wants it.
 func (m *model) Create(t *rapid.T) {
-	volume := rapid.SampledFrom(slices.Sorted(maps.Keys(m.volumes))).Draw(t, "volume")
-	node := rapid.SampledFrom(m.nodes).Draw(t, "node")
+	node, volume := m.draw(t)
+	m.create(t, node, volume)
+}
+
+func (m *model) create(t *rapid.T, node, volume string) {
 	m.now = m.now.Add(time.Duration(rapid.IntRange(0, 20_000).Draw(t, "ms later")) * time.Millisecond)
 	clock := time.Duration(rapid.IntRange(-4_500, 4_500).Draw(t, "clock off by ms")) * time.Millisecond
 	if m.api[volume+"@"+node] != nil {
@@ -108,20 +124,24 @@ func (m *model) Create(t *rapid.T) {
 	m.uids++
 	r := &record{Attachment: Attachment{
 		UID: fmt.Sprint(m.uids), Name: volume + "@" + node, Volume: volume, Node: node,
-		Created: m.now.Add(clock).Truncate(time.Second), Mode: m.volumes[volume], MigrationTimeout: 100 * time.Hour,
+		Created: m.now.Add(clock).Truncate(time.Second), Mode: m.mode(volume), MigrationTimeout: modelTimeout,
 	}}
 	m.api[r.pair()] = r
 	m.write(r)
 }
 
-// Publish: the attacher asks, maybe not knowing yet of a deletion.
+// Publish: the attacher asks, maybe not knowing yet of a deletion. It may ask for
+// more than the PersistentVolume allows, or for less.
 func (m *model) Publish(t *rapid.T) {
-	r := m.pick(t, func(r *record) bool { return !r.unpublished })
-	if r == nil {
-		return
+	if r := m.pick(t, func(r *record) bool { return !r.unpublished }); r != nil {
+		m.publish(t, r, "attached", "reply lost", "failed")
 	}
+}
+
+func (m *model) publish(t *rapid.T, r *record, ends ...string) {
 	r.touched = true
-	err := m.ledger.Publish(r.Volume, r.Node, m.volumes[r.Volume], m.now)
+	mode := rapid.SampledFrom([]Mode{m.volumes[r.Volume], MultiNode, SingleNode}).Draw(t, "asked as")
+	err := m.ledger.Publish(r.Volume, r.Node, mode, m.now)
 	if !m.synced && !errors.Is(err, ErrUnknown) {
 		t.Fatalf("unknown ledger answered %v", err)
 	}
@@ -129,9 +149,12 @@ func (m *model) Publish(t *rapid.T) {
 		m.complain(t, r, err)
 		return
 	}
+	if m.overdue(r.Volume, r.Node) {
+		t.Fatalf("%s is admitted to %s past the deadline of its migration", r.Volume, r.Node)
+	}
 	was := m.yes[r.pair()]
-	m.yes[r.pair()] = true
-	switch rapid.SampledFrom([]string{"attached", "reply lost", "failed"}).Draw(t, "then") {
+	m.yes[r.pair()], m.tried[r.pair()] = true, true
+	switch rapid.SampledFrom(ends).Draw(t, "then") {
 	case "attached":
 		if !r.Attached {
 			r.Attached = true
@@ -143,6 +166,35 @@ func (m *model) Publish(t *rapid.T) {
 			delete(m.yes, r.pair())
 		}
 	}
+}
+
+// Narrow: the PersistentVolume of a volume is gone, and with it the proof that two
+// nodes may have it.
+func (m *model) Narrow(t *rapid.T) {
+	volume := rapid.SampledFrom(slices.Sorted(maps.Keys(m.volumes))).Draw(t, "volume")
+	if m.mode(volume) == SingleNode || rapid.IntRange(0, 9).Draw(t, "rarely") > 0 {
+		return
+	}
+	m.narrowed[volume] = true
+	for _, r := range m.sorted() {
+		if r.Volume == volume {
+			r.Mode = SingleNode
+			m.write(r)
+		}
+	}
+}
+
+// mode is what PersistentVolumes say now; volumes has what they said once.
+func (m *model) mode(volume string) Mode {
+	if m.narrowed[volume] {
+		return SingleNode
+	}
+	return m.volumes[volume]
+}
+
+// Wait: time goes by, and migrations with it.
+func (m *model) Wait(t *rapid.T) {
+	m.now = m.now.Add(time.Duration(rapid.IntRange(1, 90).Draw(t, "seconds")) * time.Second)
 }
 
 // complain: the attacher writes the answer down, by the name: into what is there.
@@ -164,7 +216,7 @@ func (m *model) LateUnpublish(t *rapid.T) {
 // Delete: nobody wants it any more. Without the attacher's finalizer it is gone
 // at once; the package comment says why that must have been seen (Flush).
 func (m *model) Delete(t *rapid.T) {
-	r := m.pick(t, func(r *record) bool { return !r.Deleting })
+	r := m.pick(t, func(r *record) bool { return !r.Deleting && !m.word(r.Node, r.Volume) })
 	if r == nil {
 		return
 	}
@@ -202,21 +254,46 @@ func (m *model) unpublish(r *record) {
 
 // Detach is a whole detach that the ledger's watch is late to see.
 func (m *model) Detach(t *rapid.T) {
+	if r := m.pick(t, func(r *record) bool { return r.touched && !m.word(r.Node, r.Volume) }); r != nil {
+		m.detach(r)
+	}
+}
+
+// Force is the attach/detach controller's forced detach: kubelet was not asked, and
+// has been silent for six minutes.
+func (m *model) Force(t *rapid.T) {
 	r := m.pick(t, func(r *record) bool { return r.touched })
-	if r == nil {
+	if r != nil {
+		m.blind(t, func() { m.detach(r) })
+	}
+}
+
+// blind lets something happen that only words tell of: the ledger has seen all
+// before, or its watches were cut, and what was in between it never sees.
+func (m *model) blind(t *rapid.T, happens func()) {
+	if m.synced && rapid.Bool().Draw(t, "watches are cut") {
+		happens()
+		m.listNodes(t, len(m.words))
+		m.list(t, len(m.log))
 		return
 	}
+	m.Flush(t)
+	m.FlushNodes(t)
+	happens()
+	m.Flush(t)
+}
+
+func (m *model) detach(r *record) {
 	r.Deleting = true
 	m.write(r)
 	m.unpublish(r)
 	m.erase(r)
 }
 
-// ByHand removes a finalizer without any detach.
+// ByHand removes a finalizer without any detach, from what was not made just now.
 func (m *model) ByHand(t *rapid.T) {
 	if r := m.pick(t, func(*record) bool { return true }); r != nil {
-		m.erase(r)
-		m.Flush(t)
+		m.blind(t, func() { m.erase(r) })
 	}
 }
 
@@ -275,12 +352,19 @@ func (m *model) Relist(t *rapid.T) {
 	}
 }
 
-// Sync is the first list of a process: a consistent read.
+// Sync are the first lists of a process: consistent reads.
 func (m *model) Sync(t *rapid.T) {
-	if !m.synced {
-		m.list(t, len(m.log))
-		m.synced = true
+	if m.synced {
+		return
 	}
+	if rapid.Bool().Draw(t, "nodes first") {
+		m.listNodes(t, len(m.words))
+		m.list(t, len(m.log))
+	} else {
+		m.list(t, len(m.log))
+		m.listNodes(t, len(m.words))
+	}
+	m.synced = true
 }
 
 func (m *model) list(t *rapid.T, upTo int) {
@@ -289,72 +373,8 @@ func (m *model) list(t *rapid.T, upTo int) {
 		replay(m.view, e)
 	}
 	list := slices.Collect(maps.Values(m.view))
-	slices.SortFunc(list, func(a, b Attachment) int { return a.Created.Compare(b.Created) })
-	m.ledger.ReplaceNodes(nil)
+	slices.SortFunc(list, func(a, b Attachment) int { return strings.Compare(a.UID, b.UID) })
 	m.ledger.Replace(rapid.Permutation(list).Draw(t, "list order"))
-}
-
-// Settle: all is seen, and nobody does anything any more.
-func (m *model) Settle(t *rapid.T) {
-	if !m.synced {
-		return
-	}
-	m.Flush(t)
-	m.retryAll(t)
-	for volume, mode := range m.volumes {
-		wanted, admitted, free := 0, 0, true
-		for _, r := range m.sorted() {
-			if r.Volume != volume {
-				continue
-			}
-			free = free && !r.Deleting && !m.tied(r)
-			wanted++
-			if m.ledger.decide(volume, r.Node, mode, m.now) == nil {
-				admitted++
-			}
-		}
-		if want := min(wanted, mode.limit()); free && admitted != want {
-			t.Fatalf("%s is wanted by %d nodes and admitted to %d, want %d", volume, wanted, admitted, want)
-		}
-	}
-}
-
-// retryAll: the attacher asks for all, and what it writes down is seen.
-func (m *model) retryAll(t *rapid.T) {
-	for _, r := range m.sorted() {
-		if err := m.ledger.decide(r.Volume, r.Node, m.volumes[r.Volume], m.now); errors.Is(err, ErrNotSeen) {
-			r.AttachError = err.Error()
-			m.write(r)
-		}
-	}
-	m.Flush(t)
-}
-
-func (m *model) sorted() []*record {
-	return slices.SortedFunc(maps.Values(m.api), func(a, b *record) int { return strings.Compare(a.UID, b.UID) })
-}
-
-// tied says whether a rival was made so close to r that clocks cannot order them.
-func (m *model) tied(r *record) bool {
-	for _, other := range m.api {
-		apart := other.Created.Sub(r.Created).Abs()
-		if other.Volume == r.Volume && other.Node != r.Node && apart <= modelSkew {
-			return true
-		}
-	}
-	return false
-}
-
-// same says whether a restart may turn one answer into the other.
-func (m *model) same(pair, before, after string) bool {
-	r := m.api[pair]
-	if r != nil && r.late && before == ErrNotSeen.Error() {
-		return true
-	}
-	if r != nil && m.tied(r) {
-		return strings.HasPrefix(after, "refused") && (before == "admitted" || strings.HasPrefix(before, "refused")) || before == after
-	}
-	return before == after
 }
 
 // Restart loses the process's memory; nothing that was refused may be admitted.
@@ -363,72 +383,20 @@ func (m *model) Restart(t *rapid.T) {
 		return
 	}
 	m.Flush(t)
+	m.FlushNodes(t)
 	old := m.ledger
-	m.ledger, m.synced = NewLedger(Options{ClockSkew: modelSkew}), false
+	m.ledger, m.synced, m.moving = NewLedger(Options{ClockSkew: modelSkew}), false, nil
+	m.forget()
 	m.Check(t)
 	if rapid.Bool().Draw(t, "API server is down") {
 		return
 	}
 	m.Sync(t)
-	for volume, mode := range m.volumes {
-		for _, node := range m.nodes {
-			before, after := kind(old.decide(volume, node, mode, m.now)), kind(m.ledger.decide(volume, node, mode, m.now))
-			if !m.same(volume+"@"+node, before, after) {
-				t.Fatalf("%s to %s: %s before the restart, %s after it", volume, node, before, after)
-			}
-		}
-	}
+	m.compare(t, old)
 }
 
-func kind(err error) string {
-	var c *ConflictError
-	switch {
-	case err == nil:
-		return "admitted"
-	case errors.As(err, &c):
-		return "refused: " + c.Holder
-	default:
-		return errors.Unwrap(err).Error()
-	}
-}
-
-// Check runs after every step.
-func (m *model) Check(t *rapid.T) {
-	admitted := map[string]int{}
-	for pair := range m.yes {
-		volume := m.api[pair].Volume
-		if admitted[volume]++; admitted[volume] > m.volumes[volume].limit() {
-			t.Fatalf("%s is admitted to too many nodes: %v", volume, slices.Sorted(maps.Keys(m.yes)))
-		}
-	}
-	for handle, v := range m.ledger.volumes {
-		for _, node := range v.intents {
-			if _, seen := v.right(node.node); !seen || !m.synced {
-				continue
-			}
-			if err := m.ledger.decide(handle, node.node, m.volumes[handle], m.now); err != nil {
-				t.Fatalf("admitted before, and now: %v", err)
-			}
-		}
-	}
-	n, known := m.ledger.Volumes()
-	if known != m.synced {
-		t.Fatalf("known is %t, synced is %t", known, m.synced)
-	}
-	if want := len(m.attachedVolumes()); known && n != want {
-		t.Fatalf("counts %d attached volumes, there are %d", n, want)
-	}
-}
-
-// attachedVolumes is the trivial reference: count again each time.
-func (m *model) attachedVolumes() map[string]bool {
-	out := map[string]bool{}
-	for _, a := range m.view {
-		if a.Attached {
-			out[a.Volume] = true
-		}
-	}
-	return out
+func (m *model) sorted() []*record {
+	return slices.SortedFunc(maps.Values(m.api), func(a, b *record) int { return strings.Compare(a.UID, b.UID) })
 }
 
 func TestModel(t *testing.T) {
@@ -438,7 +406,9 @@ func TestModel(t *testing.T) {
 			"": m.Check, "create": m.Create, "publish": m.Publish, "publish again": m.Publish, "delete": m.Delete,
 			"unpublish": m.Unpublish, "detach": m.Detach, "by hand": m.ByHand, "deliver": m.Deliver, "flush": m.Flush,
 			"relist": m.Relist, "sync": m.Sync, "restart": m.Restart, "settle": m.Settle,
-			"late unpublish": m.LateUnpublish,
+			"late unpublish": m.LateUnpublish, "force": m.Force, "narrow": m.Narrow, "wait": m.Wait,
+			"run": m.Run, "run another": m.Run, "pod": m.Pod, "mount": m.Mount, "mount more": m.Mount, "pod gone": m.PodGone, "node": m.Node, "admin": m.Admin,
+			"deliver words": m.DeliverWords, "relist nodes": m.RelistNodes,
 		})
 	})
 }

@@ -19,7 +19,7 @@ type use struct {
 // known is a Node as the ledger keeps it.
 type known struct {
 	Node
-	fresh bool // no words of this Node object were seen yet: the first may be of old mounts
+	fresh bool // made after the first list, and no words of it were seen yet: the first may be of old mounts
 }
 
 // ReplaceNodes makes the ledger's nodes exactly what the authority listed.
@@ -93,7 +93,7 @@ func (l *Ledger) setNode(n Node) {
 	for _, handle := range n.InUse {
 		l.at(handle).say(n.Name, fresh, n.OutOfService)
 	}
-	l.nodes[n.Name] = known{Node: n, fresh: fresh && len(n.InUse) == 0}
+	l.nodes[n.Name] = known{Node: n, fresh: fresh && len(n.InUse) == 0 && l.nodesKnown}
 }
 
 // dropNodes forgets what the kubelets of these nodes said, and what they may
@@ -132,6 +132,11 @@ func (v *volume) say(node string, fresh, off bool) {
 // silent: kubelet took the volume from what it has in use: it is unmounted.
 func (v *volume) silent(node string) {
 	v.uses = slices.DeleteFunc(v.uses, func(u use) bool { return u.node == node })
+}
+
+// unsaid forgets that the node may mount what its kubelet does not have in use.
+func (v *volume) unsaid(node string) {
+	v.uses = slices.DeleteFunc(v.uses, func(u use) bool { return !u.said && u.node == node })
 }
 
 // possess: the node was admitted or attached, so it may mount.

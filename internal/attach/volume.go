@@ -98,7 +98,6 @@ func (v *volume) admitted(node string) bool {
 }
 
 func (v *volume) intend(node string, since time.Time) {
-	v.possess(node)
 	if !v.admitted(node) {
 		v.intents = append(v.intents, intent{node, since})
 	}
@@ -156,8 +155,20 @@ func (v *volume) right(node string) (own held, ok bool) {
 	return own, ok
 }
 
+// rivals are the other nodes that VolumeAttachments put in the way of own, and
+// those that have the volume for certain; kubelets' words are part of both. Of an
+// own that is attached only other attached ones are rivals: to repeat what was
+// done changes nothing.
+func (v *volume) rivals(own held, node string, skew time.Duration) [][]rival {
+	if own.Attached {
+		return [][]rival{eachOnce(v.ahead(own, skew))}
+	}
+	mounted := v.mounted(node)
+	return [][]rival{eachOnce(append(v.ahead(own, skew), mounted...)), eachOnce(append(v.holders(node), mounted...))}
+}
+
 // ahead are the other nodes that the VolumeAttachments alone put in the way of
-// own, sorted, each once.
+// own.
 func (v *volume) ahead(own held, skew time.Duration) []rival {
 	var out []rival
 	for _, h := range v.held {
@@ -165,7 +176,7 @@ func (v *volume) ahead(own held, skew time.Duration) []rival {
 			out = append(out, rival{node: h.Node, reason: reason})
 		}
 	}
-	return eachOnce(out)
+	return out
 }
 
 // holders are the other nodes that have the volume for certain: attached, or
@@ -182,7 +193,7 @@ func (v *volume) holders(node string) []rival {
 			out = append(out, rival{node: i.node, reason: "admitted, not confirmed yet"})
 		}
 	}
-	return eachOnce(out)
+	return out
 }
 
 // eachOnce sorts by node and keeps the first reason for each.
