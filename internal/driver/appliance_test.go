@@ -82,6 +82,11 @@ func (r *rig) publish(ctx context.Context, id, node string) error {
 	return err
 }
 
+func (r *rig) expand(ctx context.Context, id string, size int64) error {
+	_, err := r.ControllerExpandVolume(ctx, expandRequest(id, size))
+	return err
+}
+
 func (r *rig) unpublish(ctx context.Context, id, node string) error {
 	_, err := r.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: node})
 	return err
@@ -135,6 +140,8 @@ func steps() []step {
 		}},
 		{"ControllerPublishVolume", 1, func(ctx context.Context, r *rig, id string) error { return r.publish(ctx, id, "node-a") }},
 		{"ControllerPublishVolume again", 1, func(ctx context.Context, r *rig, id string) error { return r.publish(ctx, id, "node-a") }},
+		{"ControllerExpandVolume", 1, func(ctx context.Context, r *rig, id string) error { return r.expand(ctx, id, 128*mib) }},
+		{"ControllerExpandVolume again", 1, func(ctx context.Context, r *rig, id string) error { return r.expand(ctx, id, 128*mib) }},
 		{"ListVolumes", 1, func(ctx context.Context, r *rig, _ string) error {
 			_, err := r.ListVolumes(ctx, &csi.ListVolumesRequest{})
 			return err

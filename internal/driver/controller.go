@@ -41,6 +41,7 @@ type Pools interface {
 type Appliance interface {
 	Volumes
 	Pools
+	Expander
 }
 
 // Admission decides which node may have a volume. Volumes are named by their canonical handle (appliance.ID.Key), since
@@ -118,6 +119,7 @@ func (c *Controller) ControllerGetCapabilities(context.Context, *csi.ControllerG
 		csi.ControllerServiceCapability_RPC_LIST_VOLUMES_PUBLISHED_NODES,
 		csi.ControllerServiceCapability_RPC_GET_CAPACITY,
 		csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+		csi.ControllerServiceCapability_RPC_EXPAND_VOLUME,
 	}
 	caps := make([]*csi.ControllerServiceCapability, 0, len(built))
 	for _, t := range built {

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc/codes"
-
 	"github.com/rds-csi/rds-csi/internal/appliance"
 	"github.com/rds-csi/rds-csi/internal/attach"
 )
@@ -109,9 +107,9 @@ func (c *Controller) ValidateVolumeCapabilities(ctx context.Context, req *csi.Va
 	case len(req.GetVolumeCapabilities()) == 0:
 		return nil, invalid("volume %s: volume capabilities are required", req.GetVolumeId())
 	}
-	id, err := c.parseID(req.GetVolumeId())
+	id, err := c.existing(req.GetVolumeId())
 	if err != nil {
-		return nil, refuse(codes.NotFound, "volume %s: %v", req.GetVolumeId(), err)
+		return nil, err
 	}
 	_, rds, _, err := c.appliance(id.RDS)
 	if err != nil {

@@ -58,8 +58,7 @@ func Run(t *testing.T, d Driver) {
 	}
 	config.TargetPath, config.StagingPath = filepath.Join(d.Dir, "target"), filepath.Join(d.Dir, "staging")
 	config.TestVolumeSize = d.VolumeSize
-	// The controller does not grow volumes yet, so the node is asked for what is there: nothing to do, and a success.
-	config.TestVolumeExpandSize = d.VolumeSize
+	config.TestVolumeExpandSize = 2 * d.VolumeSize
 
 	tests := suite.GinkgoTest(&config)
 	defer tests.Finalize()

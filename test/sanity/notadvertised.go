@@ -49,11 +49,6 @@ func others() []string {
 		"skipped: Node Service NodeGetVolumeStats should fail when volume does not exist on the specified path",
 		"skipped: Node Service NodeGetVolumeStats should fail when volume is not found",
 
-		// The controller does not grow volumes yet.
-		"skipped: ExpandVolume [Controller Server] should fail if no capacity range is given",
-		"skipped: ExpandVolume [Controller Server] should fail if no volume id is given",
-		"skipped: ExpandVolume [Controller Server] should work",
-
 		// The health services of CSI 1.13 are not built yet.
 		"skipped: ControllerGetVolumeHealth [Controller Server] should fail when no volume id is provided",
 		"skipped: ControllerGetVolumeHealth [Controller Server] should return health for a valid volume",
