@@ -112,7 +112,7 @@ func (i *installation) startController(more ...string) {
 	i.t.Helper()
 	i.controller = i.launch("rds-csi", filepath.Join(built, "rds-csi"), i.chart.arguments(i.t, "rds-csi", append([]string{
 		"--config=" + i.in("driver.yaml"), "--endpoint=unix://" + i.socket(), "--metrics-address=" + i.address,
-		"--kubeconfig=" + i.in("driver.kubeconfig"),
+		"--kubeconfig=" + i.in("driver.kubeconfig"), "--leader-election=false",
 	}, more...)...)...)
 }
 

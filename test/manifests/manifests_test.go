@@ -3,6 +3,7 @@ package manifests
 import (
 	"bytes"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	storagev1 "k8s.io/api/storage/v1"
 
@@ -88,6 +90,32 @@ func TestControllerHasItsSidecars(t *testing.T) {
 		if !slices.Contains(container(t, pod, name).Args, "--leader-election") {
 			t.Errorf("two of %s would work at the same time during an upgrade", name)
 		}
+	}
+}
+
+// Two controllers at a time, of which one decides: during an upgrade, and when the node of one is cut off.
+func TestControllersAreSafeTogether(t *testing.T) {
+	objects := load(t)
+	d := only[*appsv1.Deployment](t, objects)
+	args := container(t, d.Spec.Template.Spec, "rds-csi").Args
+	for _, arg := range []string{"--leader-election", "--leader-election-namespace=rds-csi"} {
+		if !slices.Contains(args, arg) {
+			t.Errorf("the controller has no %s: two would decide", arg)
+		}
+	}
+	if *d.Spec.Replicas != 2 || d.Spec.Strategy.RollingUpdate.MaxUnavailable.IntVal != 0 {
+		t.Errorf("%d replicas, strategy %v", *d.Spec.Replicas, d.Spec.Strategy)
+	}
+	if grace := d.Spec.Template.Spec.TerminationGracePeriodSeconds; grace == nil || *grace < 35 {
+		t.Errorf("terminationGracePeriodSeconds is %v: the Lease is released after a drain of up to 25 s", grace)
+	}
+	budget := only[*policyv1.PodDisruptionBudget](t, objects)
+	if !maps.Equal(budget.Spec.Selector.MatchLabels, d.Spec.Selector.MatchLabels) || budget.Spec.MaxUnavailable.IntVal != 1 {
+		t.Errorf("the budget is %v", budget.Spec)
+	}
+	// With one replica it would keep every drain of its node waiting for ever.
+	if n := len(every[*policyv1.PodDisruptionBudget](load(t, "--set", "controller.replicas=1"))); n != 0 {
+		t.Errorf("%d budgets for one replica", n)
 	}
 }
 
