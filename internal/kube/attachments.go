@@ -43,8 +43,28 @@ type Ledger interface {
 // and to what Nodes say of them until ctx ends, and returns only then. The ledger
 // stays unknown until all lists have come; synced (may be nil) is called once,
 // right after, and by any of the watches: it must not wait. An API server
-// that is down is asked again and again, it is no reason to end.
+// that is down is asked again and again, it is no reason to end. It is not to be
+// called twice at once.
 func (c *Client) RunAttachments(ctx context.Context, ledger Ledger, synced func()) error {
+	once := sync.OnceFunc(func() {
+		if synced != nil {
+			synced()
+		}
+	})
+	for ctx.Err() == nil {
+		c.read(ctx, ledger, once)
+	}
+	return context.Cause(ctx)
+}
+
+// read lists and watches, until ctx ends or everything is to be read anew.
+func (c *Client) read(ctx context.Context, ledger Ledger, synced func()) {
+	ctx, caughtUp, stop := c.reading.begin(ctx)
+	defer stop()
+	c.follow(ctx, ledger, func() { synced(); caughtUp() })
+}
+
+func (c *Client) follow(ctx context.Context, ledger Ledger, synced func()) {
 	first := countdown(2, synced)
 	f, n := newFeed(c.cfg, c.volumes, ledger, first), newNodes(c.cfg, ledger, first)
 	volumes, attachments, nodes := c.api.CoreV1().PersistentVolumes(), c.api.StorageV1().VolumeAttachments(), c.api.CoreV1().Nodes()
@@ -78,16 +98,14 @@ func (c *Client) RunAttachments(ctx context.Context, ledger Ledger, synced func(
 		}, sink[corev1.Node]{n.set, n.drop, n.replace, c.contacts[sourceNodes]})
 	})
 	all.Wait()
-	return context.Cause(ctx)
 }
 
-// countdown calls back when it was called n times; never when there is nobody to
-// call.
+// countdown calls back when it was called n times.
 func countdown(n int32, then func()) func() {
 	var left atomic.Int32
 	left.Store(n)
 	return func() {
-		if left.Add(-1) == 0 && then != nil {
+		if left.Add(-1) == 0 {
 			then()
 		}
 	}

@@ -64,6 +64,7 @@ type Client struct {
 
 	volumes  *volumes
 	contacts map[string]*contact
+	reading  reading
 }
 
 // New builds a client. It reads credentials, and does no other I/O.

@@ -55,16 +55,18 @@ func (l *leadership) Leading() bool {
 	return t != nil && t.over() == nil
 }
 
-// Holder is the identity that the Lease named when it was last read; empty when
-// nobody holds it, or nothing is known.
+// Holder is who leads by the Lease as it was last read; empty when nobody does, or
+// nothing is known.
 func (l *leadership) Holder() string {
-	if e := l.elector.Load(); e != nil {
-		return e.GetLeader()
+	e := l.elector.Load()
+	if e == nil || e.IsLeader() && !l.Leading() { // we hold it, and are not ready to lead or lost it
+		return ""
 	}
-	return ""
+	return e.GetLeader()
 }
 
-// Lead waits until this process leads and runs led. It returns when ctx ended,
+// Lead waits until this process leads and runs led. Before it leads, RunAttachments
+// (where it runs) has read everything anew since this process holds the Lease. It returns when ctx ended,
 // with its cause; when leadership was lost, with ErrLeadershipLost; or when led
 // failed, with its error. That led returns nil ends nothing. The ctx of led ends
 // with leadership, and led has ended before the Lease is released: the next leader
@@ -122,6 +124,9 @@ func (c *Client) reign(ctx context.Context, started <-chan struct{}, led func(co
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-started:
+	}
+	if err := c.reading.catchUp(ctx); err != nil {
+		return err
 	}
 	c.term.Store(&term{over: ctx.Err})
 	c.cfg.Logger.InfoContext(ctx, "leading")
