@@ -37,6 +37,9 @@ func TestAttachIsRequired(t *testing.T) {
 		if class.Provisioner != driver.Name {
 			t.Errorf("StorageClass %s is of %s", class.Name, class.Provisioner)
 		}
+		if class.AllowVolumeExpansion == nil || !*class.AllowVolumeExpansion {
+			t.Errorf("StorageClass %s lets no claim grow", class.Name)
+		}
 	}
 }
 
@@ -83,10 +86,7 @@ func container(t *testing.T, pod corev1.PodSpec, name string) corev1.Container {
 // A missing attacher once meant that nothing was ever published.
 func TestControllerHasItsSidecars(t *testing.T) {
 	pod := only[*appsv1.Deployment](t, load(t)).Spec.Template.Spec
-	for _, name := range []string{"rds-csi", "csi-provisioner", "csi-attacher"} {
-		container(t, pod, name)
-	}
-	for _, name := range []string{"csi-provisioner", "csi-attacher"} {
+	for _, name := range []string{"csi-provisioner", "csi-attacher", "csi-resizer"} {
 		if !slices.Contains(container(t, pod, name).Args, "--leader-election") {
 			t.Errorf("two of %s would work at the same time during an upgrade", name)
 		}
@@ -174,6 +174,12 @@ func TestEachPartMayDoItsWork(t *testing.T) {
 			"volumeattachments/status": {"patch"},
 			"persistentvolumes":        {"get", "list", "watch", "patch"},
 			"csinodes":                 {"get", "list", "watch"},
+		},
+		"rds-csi-resizer": {
+			"persistentvolumes":             {"get", "list", "watch", "patch"},
+			"persistentvolumeclaims":        {"get", "list", "watch"},
+			"persistentvolumeclaims/status": {"patch"},
+			"events":                        {"create", "patch"},
 		},
 	} {
 		rules := named[*rbacv1.ClusterRole](t, objects, role).Rules
