@@ -80,7 +80,7 @@ func (p parts) run(ctx context.Context, o options) error {
 	defer cancel()
 	defer context.AfterFunc(below, cancel)() // a fault below ends the process: Kubernetes starts it again
 	events := p.cluster.recorder(below)
-	p.controller.Refused = refusals(events)
+	p.controller.Refused = refusals(events) //nolint:contextcheck // an event waits for nobody and has no context
 	background, err := newBackground(p.cfg, p.registry, p.cluster, p.controller, events)
 	if err != nil {
 		return err

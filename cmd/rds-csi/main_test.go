@@ -314,47 +314,62 @@ func (g *gate) pass(ctx context.Context, near net.Conn, target string) {
 	wg.Wait()
 }
 
-// apiServer answers what the controller asks of Kubernetes, once it is up.
-func apiServer(t *testing.T, up *atomic.Bool) (kubeconfig string) {
+// api is as much of an API server as the controller asks of: lists in which nothing changes, and what it was sent.
+type api struct {
+	kubeconfig string
+	up         atomic.Bool
+	lists      map[string]string // by path
+	sent       buffer            // bodies of what was created or changed
+}
+
+// newAPI has one Node, and one volume of which its PersistentVolume and its VolumeAttachment tell that node-a has it.
+func newAPI(t *testing.T, handle string) *api {
 	t.Helper()
-	lists := map[string]string{
+	a := &api{lists: map[string]string{
 		"/apis/storage.k8s.io/v1/volumeattachments": `{"kind":"VolumeAttachmentList","apiVersion":"storage.k8s.io/v1","metadata":{"resourceVersion":"1"},"items":[
 			{"metadata":{"name":"csi-1","uid":"u1","resourceVersion":"1","creationTimestamp":"2026-01-01T00:00:00Z"},"spec":{"attacher":"rds.csi.srvlab.io","nodeName":"node-a","source":{"persistentVolumeName":"pv-1"}},"status":{"attached":true}}]}`,
 		"/api/v1/persistentvolumes": `{"kind":"PersistentVolumeList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[
-			{"metadata":{"name":"pv-1","uid":"p1","resourceVersion":"1"},"spec":{"csi":{"driver":"rds.csi.srvlab.io","volumeHandle":"pvc-0c9a5ee5-6a3c-4a7a-9a53-1d1f5b5f0a11"}}}]}`,
+			{"metadata":{"name":"pv-1","uid":"p1","resourceVersion":"1"},"spec":{"claimRef":{"namespace":"default","name":"data","uid":"c1"},"csi":{"driver":"rds.csi.srvlab.io","volumeHandle":"` + handle + `"}}}]}`,
 		"/api/v1/nodes":                  `{"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"node-a","uid":"n1","resourceVersion":"1"}}]}`,
 		"/api/v1/namespaces/kube-system": `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"kube-system","uid":"6f1c2a9e-0000-4000-8000-000000000001"}}`,
-	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		body, known := lists[r.URL.Path]
-		switch {
-		case !up.Load():
-			w.WriteHeader(http.StatusServiceUnavailable)
-		case !known:
-			w.WriteHeader(http.StatusNotFound)
-		case r.URL.Query().Get("sendInitialEvents") != "":
-			w.WriteHeader(http.StatusUnprocessableEntity) // an API server without streaming lists
-			_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422}`)
-		case r.URL.Query().Get("watch") != "":
-			w.WriteHeader(http.StatusOK)
-			w.(http.Flusher).Flush()
-			<-r.Context().Done() // nothing changes
-		default:
-			_, _ = io.WriteString(w, body)
-		}
-	}))
+	}}
+	server := httptest.NewServer(a)
 	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
-	return write(t, "kubeconfig", `{"apiVersion":"v1","kind":"Config","clusters":[{"name":"c","cluster":{"server":"`+server.URL+`"}}],
+	a.kubeconfig = write(t, "kubeconfig", `{"apiVersion":"v1","kind":"Config","clusters":[{"name":"c","cluster":{"server":"`+server.URL+`"}}],
 		"contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],"users":[{"name":"u","user":{}}],"current-context":"c"}`)
+	return a
+}
+
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	body, known := a.lists[r.URL.Path]
+	switch {
+	case !a.up.Load():
+		w.WriteHeader(http.StatusServiceUnavailable)
+	case r.Method != http.MethodGet:
+		_, _ = io.Copy(&a.sent, r.Body)
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, `{"kind":"Event","apiVersion":"v1","metadata":{"name":"e","namespace":"default"}}`)
+	case !known:
+		w.WriteHeader(http.StatusNotFound)
+	case r.URL.Query().Get("sendInitialEvents") != "":
+		w.WriteHeader(http.StatusUnprocessableEntity) // an API server without streaming lists
+		_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422}`)
+	case r.URL.Query().Get("watch") != "":
+		w.WriteHeader(http.StatusOK)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done() // nothing changes
+	default:
+		_, _ = io.WriteString(w, body)
+	}
 }
 
 // The API server is down when the controller starts: it serves, and neither makes nor attaches a volume on a guess.
 func TestControllerServesBeforeTheAPIServerAnswers(t *testing.T) {
 	server := simtest.Start(t, sim.Options{})
 	config := write(t, "config.yaml", rdsConfig("", server.Address, server.ClientKeyFile, server.HostKeyFingerprint))
-	var up atomic.Bool
-	p := start(t, "controller", "--config", config, "--kubeconfig", apiServer(t, &up))
+	kubernetes := newAPI(t, "pvc-0c9a5ee5-6a3c-4a7a-9a53-1d1f5b5f0a11")
+	p := start(t, "controller", "--config", config, "--kubeconfig", kubernetes.kubeconfig)
 	p.until("the RDS is connected", func() bool {
 		_, scraped := p.get("/metrics")
 		return strings.Contains(scraped, `rds_csi_rds_connection_state{address="`+server.Address+`"} 1`)
@@ -368,7 +383,7 @@ func TestControllerServesBeforeTheAPIServerAnswers(t *testing.T) {
 	if _, scraped := p.get("/metrics"); strings.Contains(scraped, gauge+" ") {
 		t.Error("unknown is shown as a number")
 	}
-	up.Store(true)
+	kubernetes.up.Store(true)
 	p.until("ready", func() bool { ok, _ := p.ready(); return ok })
 	if _, scraped := p.get("/metrics"); !strings.Contains(scraped, gauge+" 1") {
 		t.Error("the one attached volume is not counted")
