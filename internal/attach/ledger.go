@@ -40,6 +40,7 @@ type Ledger struct {
 	mu         sync.Mutex
 	known      bool // VolumeAttachments were listed
 	nodesKnown bool // Nodes were listed
+	listening  bool // since the last list of Nodes, no word came unseen
 	arrivals   int  // events and lists so far
 	ended      int  // unpublishes so far
 	volumes    map[string]*volume

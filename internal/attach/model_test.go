@@ -395,6 +395,17 @@ func (m *model) Restart(t *rapid.T) {
 	m.compare(t, old)
 }
 
+// HandOver: another process led, this one takes over and lists anew.
+func (m *model) HandOver(t *rapid.T) {
+	if !m.synced {
+		return
+	}
+	m.ledger.Doubt()
+	m.listNodes(t, len(m.words))
+	m.list(t, len(m.log))
+	m.wished, m.fresh = map[string]bool{}, map[string]bool{}
+}
+
 func (m *model) sorted() []*record {
 	return slices.SortedFunc(maps.Values(m.api), func(a, b *record) int { return strings.Compare(a.UID, b.UID) })
 }
@@ -405,7 +416,7 @@ func TestModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"": m.Check, "create": m.Create, "publish": m.Publish, "publish again": m.Publish, "delete": m.Delete,
 			"unpublish": m.Unpublish, "detach": m.Detach, "by hand": m.ByHand, "deliver": m.Deliver, "flush": m.Flush,
-			"relist": m.Relist, "sync": m.Sync, "restart": m.Restart, "settle": m.Settle,
+			"relist": m.Relist, "sync": m.Sync, "restart": m.Restart, "hand over": m.HandOver, "settle": m.Settle,
 			"late unpublish": m.LateUnpublish, "force": m.Force, "narrow": m.Narrow, "wait": m.Wait,
 			"run": m.Run, "run another": m.Run, "pod": m.Pod, "mount": m.Mount, "mount more": m.Mount, "pod gone": m.PodGone, "node": m.Node, "admin": m.Admin,
 			"deliver words": m.DeliverWords, "relist nodes": m.RelistNodes,

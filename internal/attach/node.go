@@ -35,7 +35,15 @@ func (l *Ledger) ReplaceNodes(list []Node) {
 		l.setNode(n)
 	}
 	l.dropNodes(gone)
-	l.nodesKnown = true
+	l.nodesKnown, l.listening = true, true
+}
+
+// Doubt says that this process was not the one that admitted nodes until now, or
+// did not watch: the next ReplaceNodes is like the first, all its words count.
+func (l *Ledger) Doubt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.listening = false
 }
 
 // UpsertNode applies one added or changed Node.
@@ -82,7 +90,7 @@ func (l *Ledger) setNode(n Node) {
 		l.dropNodes(map[string]bool{n.Name: true})
 		old, seen = known{}, false
 	}
-	fresh := !seen || old.fresh
+	fresh := !seen || old.fresh || !l.listening
 	n.InUse = sortedSet(slices.Clone(n.InUse))
 	for _, handle := range old.InUse {
 		if _, still := slices.BinarySearch(n.InUse, handle); !still {
@@ -93,7 +101,7 @@ func (l *Ledger) setNode(n Node) {
 	for _, handle := range n.InUse {
 		l.at(handle).say(n.Name, fresh, n.OutOfService)
 	}
-	l.nodes[n.Name] = known{Node: n, fresh: fresh && len(n.InUse) == 0 && l.nodesKnown}
+	l.nodes[n.Name] = known{Node: n, fresh: fresh && len(n.InUse) == 0 && l.listening}
 }
 
 // dropNodes forgets what the kubelets of these nodes said, and what they may
@@ -123,7 +131,7 @@ func (v *volume) use(node string) *use {
 // say: kubelet has the volume in use.
 func (v *volume) say(node string, fresh, off bool) {
 	u := v.use(node)
-	if !u.said && (fresh || v.attachedOn(node) || v.admitted(node)) {
+	if fresh || !u.said && (v.attachedOn(node) || v.admitted(node)) {
 		u.had = true
 	}
 	u.said, u.off = true, off

@@ -177,6 +177,23 @@ func TestRestartTakesWordsForMounts(t *testing.T) {
 	wantPublish(t, l, "v", "b", attach.SingleNode, "conflict with a")
 }
 
+// Who takes over from another process does not know what that one admitted.
+func TestDoubtTakesWordsForMounts(t *testing.T) {
+	l := attach.NewLedger(attach.Options{})
+	l.ReplaceNodes([]attach.Node{says("a"), says("b")})
+	l.Replace([]attach.Attachment{waiting("2", "v", "b", 60)})
+	l.UpsertNode(says("a", "v"))
+	wantPublish(t, l, "v", "b", attach.SingleNode, "ok") // it was a wish
+	l.Doubt()
+	l.ReplaceNodes([]attach.Node{says("a", "v", "w"), says("b")})
+	l.Upsert(waiting("3", "w", "b", 60))
+	wantPublish(t, l, "v", "b", attach.SingleNode, "conflict with a")
+	wantPublish(t, l, "w", "b", attach.SingleNode, "conflict with a")
+	l.UpsertNode(says("a", "x"))
+	l.Upsert(waiting("4", "x", "b", 60))
+	wantPublish(t, l, "x", "b", attach.SingleNode, "ok") // this one it saw come
+}
+
 // A repeat changes nothing: what is attached is not refused for what others say.
 func TestAttachedIsNotRefusedForWords(t *testing.T) {
 	l := rebuilt(attached("2", "v", "b", 60))

@@ -31,6 +31,7 @@ type NodeLedger interface {
 	ReplaceNodes([]attach.Node) // the whole truth, after each list
 	UpsertNode(attach.Node)     // one Node was added or changed
 	RemoveNode(name string)     // one Node is gone
+	Doubt()                     // what was fed before may have missed something
 }
 
 // Ledger is fed from all watches.
@@ -65,6 +66,7 @@ func (c *Client) read(ctx context.Context, ledger Ledger, synced func()) {
 }
 
 func (c *Client) follow(ctx context.Context, ledger Ledger, synced func()) {
+	ledger.Doubt() // a standby that takes over was not asked for the admissions until now
 	first := countdown(2, synced)
 	f, n := newFeed(c.cfg, c.volumes, ledger, first), newNodes(c.cfg, ledger, first)
 	volumes, attachments, nodes := c.api.CoreV1().PersistentVolumes(), c.api.StorageV1().VolumeAttachments(), c.api.CoreV1().Nodes()
