@@ -18,6 +18,10 @@
 //
 // Nothing here waits for the API server before the process may serve: until
 // both lists have come, the ledger is unknown, and it admits nothing.
+//
+// Events tell users on their claims what they must know or do (Recorder). Of
+// several controllers one leads (Client.Lead); a new leader reads everything anew,
+// so that a hand-over is a restart.
 package kube
 
 import (

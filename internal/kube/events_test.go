@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -303,4 +305,29 @@ func TestANilRecorderRecordsNothing(*testing.T) {
 	var r *kube.Recorder
 	r.Volume("rds1/v1", kube.Warning, kube.AttachRefused, refusal)
 	r.Node("a", kube.Normal, kube.MigrationEnded, "x")
+}
+
+// The page for users lists every reason there is, with its type, and no other.
+func TestReasonsAreDocumented(t *testing.T) {
+	source, err := os.ReadFile("events.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../docs/events.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var declared, documented []string
+	for _, m := range regexp.MustCompile(`(?m)^\t([A-Z]\w+) = "(\w+)"$`).FindAllStringSubmatch(string(source), -1) {
+		if m[1] != m[2] {
+			t.Errorf("constant %s is the reason %s", m[1], m[2])
+		}
+		declared = append(declared, m[2])
+	}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (?:Normal|Warning) \\|").FindAllStringSubmatch(string(page), -1) {
+		documented = append(documented, m[1])
+	}
+	if len(declared) != 7 || !slices.Equal(declared, documented) {
+		t.Errorf("the code has %v, the page %v", declared, documented)
+	}
 }
