@@ -12,7 +12,8 @@ import (
 type plan struct {
 	request       CreateRequest
 	slot, comment string
-	path          Path
+	dir           Path // that the volume is to lie in
+	flat, within  Path // its image there, as the pool is
 	size          int64
 	port          int
 }
@@ -32,15 +33,18 @@ func (r *RDS) plan(req CreateRequest) (plan, error) {
 		return plan{}, r.about(volumeOf(req.Name), err)
 	}
 	slot := SlotFor(r.settings.ClusterID, req.Name)
-	path, err := r.pool(req.Pool).Join(slot + ".img")
+	comment := tag{cluster: r.settings.ClusterID, name: req.Name, claim: req.Claim}
+	p := plan{
+		request: req, slot: slot, comment: comment.String(), dir: r.pool(req.Pool), size: size,
+		port: cmp.Or(req.NVMePort, r.settings.NVMePort),
+	}
+	if p.flat, err = flat(p.dir, slot); err == nil {
+		p.within, err = within(p.dir, slot)
+	}
 	if err != nil {
 		return plan{}, r.about(volumeOf(req.Name), err)
 	}
-	comment := tag{cluster: r.settings.ClusterID, name: req.Name, claim: req.Claim}
-	return plan{
-		request: req, slot: slot, comment: comment.String(), path: path, size: size,
-		port: cmp.Or(req.NVMePort, r.settings.NVMePort),
-	}, nil
+	return p, nil
 }
 
 // pool is the asked directory, or the configured one.
@@ -105,8 +109,8 @@ func (r *RDS) fits(v Volume, p plan) error {
 		return r.errorf(p.slot, ErrForeign, "the item in this slot has another owner; remove it or rename the claim's volume")
 	case v.SizeBytes < req.RequiredBytes || (req.LimitBytes > 0 && v.SizeBytes > req.LimitBytes):
 		return r.errorf(p.slot, ErrIncompatible, "it has %d bytes, asked for are at least %d and at most %d (0: any)", v.SizeBytes, req.RequiredBytes, req.LimitBytes)
-	case !req.Pool.IsZero() && v.Path != p.path:
-		return r.errorf(p.slot, ErrIncompatible, "it lies at %s, asked for is %s", v.Path, p.path)
+	case !req.Pool.IsZero() && v.Path.home(p.slot) != p.dir:
+		return r.errorf(p.slot, ErrIncompatible, "it lies at %s, asked for is %s", v.Path, p.dir)
 	case req.NVMePort != 0 && v.Port != req.NVMePort:
 		return r.errorf(p.slot, ErrIncompatible, "it is exported on port %d, asked for is %d", v.Port, req.NVMePort)
 	}

@@ -22,7 +22,7 @@ func (r *RDS) Delete(ctx context.Context, slot string) error {
 		return err
 	}
 	found, err := r.gone(slot, reply.Lines)
-	if err != nil || found || file.IsZero() {
+	if err != nil || found || file.flat.IsZero() {
 		return err
 	}
 	return r.elsewhere(ctx, slot)
@@ -31,7 +31,7 @@ func (r *RDS) Delete(ctx context.Context, slot string) error {
 // gone reads how many items and files there were, and how many of each are left. Only a plain zero is a proof.
 func (r *RDS) gone(slot string, lines []string) (found bool, err error) {
 	counts := [3]int{}
-	for i, what := range []string{"the volume was there", "its disk item is gone", "its image file is gone"} {
+	for i, what := range []string{"the volume was there", "its disk item is gone", "its image is gone, and the subvolume around it"} {
 		if i >= len(lines) {
 			return false, r.errorf(slot, ErrAnswer, "the rds does not say whether %s; repeat", what)
 		}
@@ -58,7 +58,8 @@ func (r *RDS) elsewhere(ctx context.Context, slot string) error {
 		return r.about(volumeOf(slot), err)
 	}
 	for _, row := range rows {
-		if name := row.text("name"); strings.HasSuffix(name, "/"+slot+".img") {
+		name := row.text("name")
+		if strings.HasSuffix(name, "/"+slot+".img") || strings.HasSuffix(name, "/"+slot+"/"+imageName) {
 			return r.errorf(slot, ErrLeftover, "its disk item is gone, but /%s is on the rds: remove that file, or rename it if it is a copy to keep, then repeat",
 				strings.TrimPrefix(name, "/"))
 		}
@@ -66,11 +67,18 @@ func (r *RDS) elsewhere(ctx context.Context, slot string) error {
 	return nil
 }
 
+// orphan is where the image of a volume may lie whose item is gone.
+type orphan struct{ flat, within Path }
+
 // orphan is the file to remove when the item is gone already, as after a reboot between the two removals. Its name alone
 // speaks for it, so it must be one that only a driver gives; for any other slot there is no such file.
-func (r *RDS) orphan(slot string) (Path, error) {
+func (r *RDS) orphan(slot string) (o orphan, err error) {
 	if !derivedSlot(slot) && !adoptableSlot(slot) {
-		return Path{}, nil
+		return orphan{}, nil
 	}
-	return r.settings.Pool.Join(slot + ".img")
+	if o.flat, err = flat(r.settings.Pool, slot); err != nil || !derivedSlot(slot) {
+		return o, err
+	}
+	o.within, err = within(r.settings.Pool, slot)
+	return o, err
 }

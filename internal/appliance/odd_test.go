@@ -56,9 +56,15 @@ func (t *table) Verbs() map[string][]string {
 	return map[string][]string{"print": nil, "set": {"slot", "comment", "file-path", "name"}, "remove": {"numbers"}}
 }
 
-func (d odd) Menu(path string) (console.Menu, bool) { t, ok := d[path]; return t, ok }
-func (d odd) Allowed(string, string) bool           { return true }
-func (d odd) Dialect() console.Dialect              { return console.Dialect{ErrorLocation: true} }
+func (d odd) Menu(path string) (console.Menu, bool) {
+	if path == "/disk/btrfs" || path == "/disk/btrfs/subvolume" {
+		return &table{}, true
+	}
+	t, ok := d[path]
+	return t, ok
+}
+func (d odd) Allowed(string, string) bool { return true }
+func (d odd) Dialect() console.Dialect    { return console.Dialect{ErrorLocation: true} }
 
 // Run is the driver's way to the device, without the wire.
 func (d odd) Run(ctx context.Context, s routeros.Script) (routeros.Reply, error) {

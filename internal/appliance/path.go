@@ -54,6 +54,12 @@ func (p Path) Join(name string) (Path, error) { return ParsePath(p.rel + "/" + n
 // Base is the last component.
 func (p Path) Base() string { return p.rel[strings.LastIndexByte(p.rel, '/')+1:] }
 
+// stem is the last component up to its first dot.
+func (p Path) stem() string {
+	stem, _, _ := strings.Cut(p.Base(), ".")
+	return stem
+}
+
 // Dir is the directory that p lies in; zero for a mount point.
 func (p Path) Dir() Path { return Path{rel: p.rel[:max(0, strings.LastIndexByte(p.rel, '/'))]} }
 

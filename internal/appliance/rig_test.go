@@ -44,6 +44,17 @@ func start(t *testing.T, quirks map[string]string) rig {
 
 func startVersion(t *testing.T, version string, quirks map[string]string) rig {
 	t.Helper()
+	return boot(t, version, "btrfs", quirks)
+}
+
+// startOn is a device whose pool has another file system.
+func startOn(t *testing.T, filesystem string, quirks map[string]string) rig {
+	t.Helper()
+	return boot(t, "", filesystem, quirks)
+}
+
+func boot(t *testing.T, version, filesystem string, quirks map[string]string) rig {
+	t.Helper()
 	set := map[string]string{"reboot-time": "10ms"}
 	maps.Copy(set, quirks)
 	key := newKey(t)
@@ -53,7 +64,7 @@ func startVersion(t *testing.T, version string, quirks map[string]string) rig {
 		{Name: "reader", Policies: []string{"ssh", "read"}, Keys: []ssh.PublicKey{key.PublicKey()}},
 	}
 	server := simtest.Start(t, sim.Options{Version: version, Quirks: set, Users: users, Pools: []sim.Pool{
-		{Slot: "storage-pool", Filesystem: "btrfs", SizeBytes: appliancetest.PoolBytes},
+		{Slot: "storage-pool", Filesystem: filesystem, SizeBytes: appliancetest.PoolBytes},
 		{Slot: "raid10", Filesystem: "xfs", SizeBytes: appliancetest.PoolBytes},
 	}})
 	r := rig{server: server, device: &device{server: server, key: key, quirks: set}}
@@ -186,6 +197,13 @@ func (d *device) asStarted(name string) string {
 // console runs a command as the administrator, over a connection of its own and without the driver's client.
 func (d *device) console(t testing.TB, command string) {
 	t.Helper()
+	if out := d.ask(t, command); out != "" {
+		t.Fatalf("%s: %s", command, out)
+	}
+}
+
+func (d *device) ask(t testing.TB, command string) string {
+	t.Helper()
 	conn, err := ssh.Dial("tcp", d.server.Address, &ssh.ClientConfig{
 		User: "admin", Auth: []ssh.AuthMethod{ssh.PublicKeys(d.key)}, HostKeyCallback: ssh.FixedHostKey(d.server.HostKey),
 	})
@@ -197,9 +215,11 @@ func (d *device) console(t testing.TB, command string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := session.CombinedOutput(command); err != nil || len(out) != 0 {
+	out, err := session.CombinedOutput(command)
+	if err != nil {
 		t.Fatalf("%s: %s, %v", command, out, err)
 	}
+	return string(out)
 }
 
 func (d *device) host(path string) string {
@@ -319,4 +339,21 @@ func (d *device) holds(path, text string) bool {
 	head := make([]byte, len(text))
 	n, err := f.Read(head)
 	return err == nil && string(head[:n]) == text
+}
+
+// flatDisk is a volume of ours that is a plain file.
+func flatDisk(slot string) appliancetest.Disk {
+	return appliancetest.Disk{
+		Slot: slot, Cluster: "homelab", Name: "pvc-1", Path: "/storage-pool/k8s/" + slot + ".img", SizeBytes: gib,
+		NQN: appliance.NQNFor(slot), Port: 4420, Exported: true,
+	}
+}
+
+func path(t testing.TB, s string) appliance.Path {
+	t.Helper()
+	p, err := appliance.ParsePath(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }

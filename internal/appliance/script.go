@@ -30,21 +30,34 @@ func poolScript(path Path) *routeros.Builder {
 }
 
 // createScript looks for the file before it looks for the item, so that a concurrent create of the same volume is seen as
-// a volume and not as a leftover. The pool must be mounted, or the directory would be made on the system's small flash.
+// a volume and not as a leftover. The pool must be mounted, or the directory would be made on the system's small flash. What
+// kind of file system it is the device says in the same script.
 func createScript(p plan) *routeros.Builder {
 	b := routeros.NewScript("disk_add").
-		Add(`:local f [/file find where name=?]`, routeros.Text(p.path.File())).
-		Add(`:local d [/disk find where slot=?]`, routeros.Text(p.slot)).
-		Add(`:if ([:len $d]=0) do={?;
-			:if ([:len [/disk find where mount-point=?]]=0) do={:error ?};
-			?/disk add type=file file-path=? file-size=? slot=? mount-filesystem=no comment=?
-				nvme-tcp-export=yes nvme-tcp-server-port=? nvme-tcp-server-nqn=?}`,
-			routeros.Part(`:if ([:len $f]>0) do={:error ?}`, routeros.Text(sayLeftover)),
-			routeros.Text(p.path.MountPoint()), routeros.Text(sayNoPool),
-			makeDirectories(p.path.Dir().directories()),
-			routeros.Text(p.path.Disk()), routeros.Number(p.size), routeros.Text(p.slot), routeros.Text(p.comment),
-			routeros.Number(int64(p.port)), routeros.Text(NQNFor(p.slot)))
+		Add(`:local s ?; :local a (? . "/" . $s); :local p ($a . ".img"); :local q ($a . ?)`,
+			routeros.Text(p.slot), routeros.Text(p.dir.File()), routeros.Text("/"+imageName)).
+		Add(`:local f ([:len [/file find where name=$p]]+[:len [/file find where name=$q]])`).
+		Add(`:local d [/disk find where slot=$s]`).
+		Add(`:if ([:len $d]=0) do={:if ($f>0) do={:error ?}; ?;
+			:if ([/disk get $m fs]="btrfs") do={:local l [/disk get $m fs-label]; ?; :set p $q} else={?};
+			/disk/add type=file file-path=("/" . $p) file-size=? slot=$s mount-filesystem=no comment=? ?}`,
+			routeros.Text(sayLeftover), findPool(p.dir),
+			subvolumeOrSay(makeSubvolumes(append(p.dir.directories(), p.within.Dir()))),
+			makeDirectories(p.dir.directories()),
+			routeros.Number(p.size), routeros.Text(p.comment), exported(p))
 	return printDisk(b, p.slot)
+}
+
+// findPool leaves the item that holds the file system in $m.
+func findPool(dir Path) routeros.Value {
+	return routeros.Part(`:local m [/disk find where mount-point=?]; :if ([:len $m]=0) do={:error ?}`,
+		routeros.Text(dir.MountPoint()), routeros.Text(sayNoPool))
+}
+
+// exported are the arguments that export an item.
+func exported(p plan) routeros.Value {
+	return routeros.Part(`nvme-tcp-export=yes nvme-tcp-server-port=? nvme-tcp-server-nqn=?`,
+		routeros.Number(int64(p.port)), routeros.Text(NQNFor(p.slot)))
 }
 
 // makeDirectories: whether /disk add makes a missing directory itself is not known [U].
@@ -86,31 +99,47 @@ func exportScript(cluster string, v Volume) *routeros.Builder {
 	return printDisk(b, slot)
 }
 
-// deleteScript removes the item and then its file, after everything that speaks against it has been looked at.
+// deleteScript removes the item, then its file, then the subvolume around it, after everything that speaks against it has been
+// looked at.
 //
 // Every item's path is compared as text, in both forms. A where clause would be shorter, but on a type mismatch it finds
 // nothing and says nothing [R], and "nothing" is here the permission to delete. The comparison proves itself: it has to
 // find the item that is to go. One print and not a get per item, so that the cost grows with the items and not faster.
 //
 // The driver lets one call at a time have a volume. Should another controller make the volume meanwhile, its file is not the one
-// that was found first, and a file is not removed once there is an item again.
-func deleteScript(cluster, slot string, orphan Path) *routeros.Builder {
+// that was found first, and a file is not removed once there is an item again. A subvolume goes only when its image was the last
+// thing in it: what somebody else has put there would go with it.
+func deleteScript(cluster, slot string, o orphan) *routeros.Builder {
 	return routeros.NewScript("disk_remove").
-		Add(`:local s ?; :local b ("/" . $s . ".img"); :local p ?; :local u 0`, routeros.Text(slot), routeros.Text(orphan.File())).
+		Add(`:local s ?; :local p ?; :local u 0; :local w ""; :local v 0`, routeros.Text(slot), routeros.Text(o.flat.File())).
+		Add(`:if ([:len [/file find where name=?]]>0) do={:set p ?}`, routeros.Text(o.within.Dir().File()), routeros.Text(o.within.File())).
 		Add(`:local f [/file find where name=$p]; :local d [/disk find where slot=$s]`).
 		Add(`:if ([:len $d]>0) do={?;
 			:set p ("" . [/disk get $d file-path]);
 			:if ([:pick $p 0 1]="/") do={:set p [:pick $p 1 [:len $p]]};
-			:if (([:len $p]<=[:len $b]) || ([:pick $p ([:len $p]-[:len $b]) [:len $p]]!=$b)) do={:error ?}}`,
+			:if (!($p~("./" . $s . "([.]img|/volume[.]img)\$"))) do={:error ?}}`,
 			refuseForeign(cluster, slot), routeros.Text(sayBase)).
 		Add(`:foreach i in=[/disk print detail as-value] do={
 			:local q ("" . ($i->"file-path"));
 			:if (($q!="") && (($q=$p) || ($q=("/" . $p)))) do={:set u ($u+1)}}`).
 		Add(`:if ($u!=[:len $d]) do={:error ?}`, routeros.Text(sayNamed)).
 		Add(`:if ([:len $d]>0) do={/disk remove $d; :set f [/file find where name=$p]}`).
-		Add(`:if ([:len [/disk find where slot=$s]]=0) do={/file remove $f}; :put ([:len $d]+[:len $f])`).
+		Add(`:if ($p~"/volume[.]img\$") do={:set w [:pick $p 0 ([:len $p]-?)]; :set v [:len [/file find where name=$w]]}`,
+			routeros.Number(int64(len(imageName)+1))).
+		Add(`:if ([:len [/disk find where slot=$s]]=0) do={/file remove $f; ?
+			:if ($v>0) do={:if ([:len [/file find where name~("^" . $w . "/")]]=0) do={
+				/disk/btrfs/subvolume remove [find where name=$s]}}}`, forgetCopies(o)).
+		Add(`:put ([:len $d]+[:len $f]+$v)`).
 		Add(`:put [:len [/disk find where slot=$s]]`).
-		Add(`:put [:len [/file find where name=$p]]`)
+		Add(`:put ([:len [/file find where name=$p]]+[:len [/file find where name=$w]])`)
+}
+
+// forgetCopies removes what a copy into the volume, under way or done, has left beside its image.
+func forgetCopies(o orphan) routeros.Value {
+	if o.flat.IsZero() {
+		return routeros.Part("")
+	}
+	return routeros.Part(`/file remove [find where name~?]; `, routeros.Text(marksOf(o.flat.Dir(), o.flat.stem())))
 }
 
 // filesScript finds files by a slot in their names; the caller looks closer. A slot has no character that means anything

@@ -26,12 +26,14 @@ func TestRDSKeepsTheContract(t *testing.T) {
 		},
 		"odd": {"slot-over-32": "truncate", "new-file-content": "random", "channel-limit": "2", "channel-over-limit": "wait", "health": "settings"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			appliancetest.Contract(t, func(t *testing.T) (appliancetest.RDS, appliancetest.Device) {
-				r := start(t, quirks)
-				return r.RDS, r.device
+		for _, filesystem := range []string{"btrfs", "xfs"} {
+			t.Run(name+", "+filesystem, func(t *testing.T) {
+				appliancetest.Contract(t, func(t *testing.T) (appliancetest.RDS, appliancetest.Device) {
+					r := startOn(t, filesystem, quirks)
+					return r.RDS, r.device
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -155,7 +157,7 @@ func (r rig) eventually(t *testing.T, do func() (appliance.Volume, error)) (v ap
 func TestFaultsAtEveryMutation(t *testing.T) {
 	faults := []string{"drop-before", "drop-after", "garbage", "garbage=cut", "reboot", "delay=20ms"}
 	slot := appliance.SlotFor("homelab", "pvc-1")
-	file := "/storage-pool/k8s/" + slot + ".img"
+	file := "/storage-pool/k8s/" + slot + "/volume.img"
 	for _, fault := range faults {
 		t.Run(fault, func(t *testing.T) {
 			r := start(t, nil)

@@ -17,6 +17,8 @@ const (
 	sayNamed    = "rds-csi-named"
 	sayBase     = "rds-csi-base"
 	saySize     = "rds-csi-size"
+
+	saySubvolume = "rds-csi-subvolume"
 )
 
 // translate makes an error of a script one of ours. What it wraps stays readable for errors.As.
@@ -90,6 +92,7 @@ func refusals() []saying {
 		{sayNamed, ErrInUse, "another disk item names its image file; nothing was touched"},
 		{sayBase, ErrForeign, "its image file is not called after the slot, so somebody has changed the item; nothing was touched"},
 		{saySize, ErrAnswer, "the rds does not say how large its image is; nothing was changed"},
+		{saySubvolume, ErrUnsupported, "the rds cannot make a subvolume there: if the pool directory is a plain directory, remove it when it is empty (the driver makes a subvolume in its place), or configure another one"},
 		{"stop using it first", ErrInUse, inUse},
 		{"in use", ErrInUse, inUse},
 		{"busy", ErrInUse, inUse},

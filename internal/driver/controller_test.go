@@ -116,7 +116,7 @@ func TestCreateAnswersTheVolumeAsItIs(t *testing.T) {
 		t.Errorf("got context %v, want %v", v.GetVolumeContext(), want)
 	}
 	disk := s.rds.Disks(t)[slot]
-	if disk.Name != "pvc-1" || disk.Claim != "db/data" || disk.Path != "/storage-pool/fast/"+slot+".img" || disk.Port != 4421 {
+	if disk.Name != "pvc-1" || disk.Claim != "db/data" || disk.Path != "/storage-pool/fast/"+slot+"/volume.img" || disk.Port != 4421 {
 		t.Errorf("on the rds: %+v", disk)
 	}
 	pub := publishRequest(v.GetVolumeId(), "node-a")

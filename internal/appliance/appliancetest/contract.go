@@ -2,6 +2,7 @@ package appliancetest
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -66,7 +67,11 @@ func Contract(t *testing.T, start Factory) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			rds, device := start(t)
-			test(t, scene{RDS: rds, device: device, settings: Settings(t)})
+			pool, err := rds.Capacity(t.Context(), appliance.Path{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			test(t, scene{RDS: rds, device: device, settings: Settings(t), cow: pool.CopyOnWrite()})
 		})
 	}
 }
@@ -76,11 +81,20 @@ type scene struct {
 	RDS
 	device   Device
 	settings appliance.Settings
+	cow      bool // the pool is Btrfs: volumes are subvolumes
 }
 
 func (s scene) slot(name string) string { return appliance.SlotFor(s.settings.ClusterID, name) }
 
-func (s scene) file(name string) string { return s.settings.Pool.Disk() + "/" + s.slot(name) + ".img" }
+func (s scene) file(name string) string { return s.image(s.settings.Pool.Disk(), s.slot(name)) }
+
+// image is where a volume lies in a directory.
+func (s scene) image(dir, slot string) string {
+	if s.cow {
+		return dir + "/" + slot + "/volume.img"
+	}
+	return dir + "/" + slot + ".img"
+}
 
 // create makes a volume that is to succeed.
 func (s scene) create(t *testing.T, req appliance.CreateRequest) appliance.Volume {
@@ -233,20 +247,23 @@ func testCreateRefuses(t *testing.T, s scene) {
 
 // A file without an item may be somebody's data: it is not opened, not overwritten, not removed.
 func testCreateOverLeftover(t *testing.T, s scene) {
-	s.device.PutFile(t, s.file("pvc-1"))
-	s.unchanged(t, func() {
-		_, err := s.Create(t.Context(), appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
-		is(t, err, appliance.ErrLeftover)
-		if !strings.Contains(err.Error(), s.slot("pvc-1")) {
-			t.Errorf("%q does not name the volume", err)
-		}
-	})
+	for i, file := range []string{"/storage-pool/k8s/%s.img", "/storage-pool/k8s/%s/volume.img"} { // either layout
+		name := fmt.Sprintf("pvc-%d", i)
+		s.device.PutFile(t, fmt.Sprintf(file, s.slot(name)))
+		s.unchanged(t, func() {
+			_, err := s.Create(t.Context(), appliance.CreateRequest{Name: name, RequiredBytes: gib})
+			is(t, err, appliance.ErrLeftover)
+			if !strings.Contains(err.Error(), s.slot(name)) {
+				t.Errorf("%q does not name the volume", err)
+			}
+		})
+	}
 }
 
 func testCreateElsewhere(t *testing.T, s scene) {
 	req := appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib, Pool: parse(t, "/storage-pool/a/b/c"), NVMeAddress: "10.0.0.9", NVMePort: 4421}
 	v := s.create(t, req)
-	if v.Path != parse(t, "/storage-pool/a/b/c/"+v.ID.Slot+".img") || v.Address != "10.0.0.9" || v.Port != 4421 {
+	if v.Path != parse(t, s.image("/storage-pool/a/b/c", v.ID.Slot)) || v.Address != "10.0.0.9" || v.Port != 4421 {
 		t.Errorf("created %+v", v)
 	}
 	s.unchanged(t, func() {
@@ -258,7 +275,7 @@ func testCreateElsewhere(t *testing.T, s scene) {
 		is(t, err, appliance.ErrIncompatible)
 	})
 	top := s.create(t, appliance.CreateRequest{Name: "pvc-2", RequiredBytes: gib, Pool: parse(t, "/storage-pool")})
-	if top.Path.Dir() != parse(t, "/storage-pool") {
+	if top.Path != parse(t, s.image("/storage-pool", top.ID.Slot)) {
 		t.Errorf("created %+v", top)
 	}
 	if err := s.Delete(t.Context(), v.ID.Slot); err != nil {

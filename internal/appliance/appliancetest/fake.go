@@ -46,6 +46,7 @@ type Fake struct {
 	poolBytes int64
 
 	mu     sync.Mutex
+	kind   string // of the pool's file system
 	disks  map[string]Disk
 	files  map[string]int64 // by path with a leading slash
 	gauges gauges
@@ -58,11 +59,28 @@ type Fake struct {
 // NewFake makes an empty RDS whose pool holds poolBytes.
 func NewFake(settings appliance.Settings, poolBytes int64) *Fake {
 	return &Fake{
-		settings: settings, poolBytes: poolBytes,
+		settings: settings, poolBytes: poolBytes, kind: "btrfs",
 		disks: map[string]Disk{}, files: map[string]int64{}, calls: map[Op]int{},
 		before: map[Op][]error{}, after: map[Op][]error{}, hold: map[Op]chan struct{}{},
 	}
 }
+
+// SetFilesystem makes the pool one of another kind, "xfs" for instance; a fake begins with "btrfs".
+func (f *Fake) SetFilesystem(kind string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.kind = kind
+}
+
+func (f *Fake) image(dir appliance.Path, slot string) string {
+	if f.kind == "btrfs" {
+		return ownImage(dir, slot)
+	}
+	return flatImage(dir, slot)
+}
+
+func flatImage(dir appliance.Path, slot string) string { return dir.Disk() + "/" + slot + ".img" }
+func ownImage(dir appliance.Path, slot string) string  { return dir.Disk() + "/" + slot + "/volume.img" }
 
 // Name is the RDS's name in the configuration.
 func (f *Fake) Name() string { return f.settings.Name }
@@ -161,21 +179,18 @@ func (f *Fake) create(req appliance.CreateRequest) (appliance.Volume, error) {
 	if dir.MountPoint() != f.settings.Pool.MountPoint() {
 		return appliance.Volume{}, f.errorf(slot, appliance.ErrPoolNotFound)
 	}
-	path, err := dir.Join(slot + ".img")
-	if err != nil {
-		return appliance.Volume{}, err
-	}
+	path := f.image(dir, slot)
 	if d, exists := f.disks[slot]; exists {
 		return f.existing(d, req, dir)
 	}
-	if _, exists := f.files[path.Disk()]; exists {
+	if f.has(flatImage(dir, slot)) || f.has(ownImage(dir, slot)) {
 		return appliance.Volume{}, f.errorf(slot, appliance.ErrLeftover)
 	}
 	if size > f.free() {
 		return appliance.Volume{}, f.errorf(slot, appliance.ErrNoSpace)
 	}
 	d := Disk{
-		Slot: slot, Cluster: f.settings.ClusterID, Name: req.Name, Claim: req.Claim, Path: path.Disk(), SizeBytes: size,
+		Slot: slot, Cluster: f.settings.ClusterID, Name: req.Name, Claim: req.Claim, Path: path, SizeBytes: size,
 		NQN: appliance.NQNFor(slot), Port: cmp.Or(req.NVMePort, f.settings.NVMePort), Exported: true,
 	}
 	f.disks[slot], f.files[d.Path] = d, size
@@ -189,7 +204,7 @@ func (f *Fake) existing(d Disk, req appliance.CreateRequest, dir appliance.Path)
 		return v, f.errorf(d.Slot, appliance.ErrForeign)
 	case d.SizeBytes < req.RequiredBytes, req.LimitBytes > 0 && d.SizeBytes > req.LimitBytes:
 		return v, f.errorf(d.Slot, appliance.ErrIncompatible)
-	case !req.Pool.IsZero() && v.Path.Dir() != dir, req.NVMePort != 0 && req.NVMePort != d.Port:
+	case !req.Pool.IsZero() && d.Path != flatImage(dir, d.Slot) && d.Path != ownImage(dir, d.Slot), req.NVMePort != 0 && req.NVMePort != d.Port:
 		return v, f.errorf(d.Slot, appliance.ErrIncompatible)
 	}
 	d, err := f.right(d)
@@ -240,7 +255,7 @@ func (f *Fake) Delete(ctx context.Context, slot string) error {
 			return err
 		case f.named(file) != named:
 			return f.errorf(slot, appliance.ErrInUse)
-		case named == 0 && file != "" && !f.has(file) && f.hasNamed("/"+slot+".img"):
+		case named == 0 && file != "" && !f.has(file) && (f.hasNamed("/"+slot+".img") || f.hasNamed("/"+slot+"/volume.img")):
 			return f.errorf(slot, appliance.ErrLeftover)
 		}
 		delete(f.disks, slot)
@@ -267,12 +282,15 @@ func (f *Fake) hasNamed(suffix string) bool {
 func (f *Fake) doomed(slot string) (file string, named int, err error) {
 	d, found := f.disks[slot]
 	switch {
-	case found && f.owner(d) == appliance.OwnerForeign, found && !strings.HasSuffix(d.Path, "/"+slot+".img"):
+	case found && f.owner(d) == appliance.OwnerForeign,
+		found && !strings.HasSuffix(d.Path, "/"+slot+".img") && !strings.HasSuffix(d.Path, "/"+slot+"/volume.img"):
 		return "", 0, f.errorf(slot, appliance.ErrForeign)
 	case found:
 		return d.Path, 1, nil
+	case len(slot) == len(derivedForm) && f.has(ownImage(f.settings.Pool, slot)):
+		return ownImage(f.settings.Pool, slot), 0, nil
 	case len(slot) == len(derivedForm) || len(slot) == len(adoptedForm):
-		return f.settings.Pool.Disk() + "/" + slot + ".img", 0, nil
+		return flatImage(f.settings.Pool, slot), 0, nil
 	default:
 		return "", 0, nil
 	}
@@ -317,7 +335,8 @@ func (f *Fake) Capacity(ctx context.Context, path appliance.Path) (p appliance.P
 			return f.errorf(path.String(), appliance.ErrPoolNotFound)
 		}
 		p = appliance.Pool{
-			Path: path, Slot: path.MountPoint(), SizeBytes: f.poolBytes, FreeBytes: f.free(), Filesystem: "btrfs", State: "clean",
+			Path: path, Slot: path.MountPoint(), SizeBytes: f.poolBytes, FreeBytes: f.free(), Filesystem: f.kind,
+			Label: path.MountPoint() + "-fs", State: "clean",
 		}
 		return nil
 	})

@@ -14,10 +14,15 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestFakeKeepsTheContract(t *testing.T) {
-	appliancetest.Contract(t, func(t *testing.T) (appliancetest.RDS, appliancetest.Device) {
-		fake := appliancetest.NewFake(appliancetest.Settings(t), appliancetest.PoolBytes)
-		return fake, fake
-	})
+	for _, kind := range []string{"btrfs", "xfs"} {
+		t.Run(kind, func(t *testing.T) {
+			appliancetest.Contract(t, func(t *testing.T) (appliancetest.RDS, appliancetest.Device) {
+				fake := appliancetest.NewFake(appliancetest.Settings(t), appliancetest.PoolBytes)
+				fake.SetFilesystem(kind)
+				return fake, fake
+			})
+		})
+	}
 }
 
 func TestFakeFaults(t *testing.T) {
