@@ -116,14 +116,16 @@ func (m *model) Run(t *rapid.T) {
 		return
 	}
 	m.publish(t, r, "attached")
-	if r.Attached {
+	if r.Attached && !r.Deleting {
 		k.mounted[volume] = true
 	}
 }
 
-// Mount: kubelet mounts what it said and what is attached.
+// Mount: kubelet mounts what it said and what is attached, and not about to be
+// detached: the attach/detach controller takes it from status.volumesAttached
+// first, and kubelet waits for no VolumeAttachment that is being deleted.
 func (m *model) Mount(t *rapid.T) {
-	r := m.pick(t, func(r *record) bool { return r.Attached && m.word(r.Node, r.Volume) && !m.machines[r.Node].off })
+	r := m.pick(t, func(r *record) bool { return r.Attached && !r.Deleting && m.word(r.Node, r.Volume) && !m.machines[r.Node].off })
 	if r != nil {
 		m.machines[r.Node].mounted[r.Volume] = true
 	}

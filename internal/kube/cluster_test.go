@@ -40,9 +40,15 @@ type cluster struct {
 	mu      sync.Mutex
 	err     error  // what every list and watch answers
 	broken  string // the resource that cannot be listed
-	watches []*watch.RaceFreeFakeWatcher
+	watches []opened
 	lists   []metav1.ListOptions
 	clock   int
+}
+
+// opened is a watch that somebody has.
+type opened struct {
+	*watch.RaceFreeFakeWatcher
+	resource string
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -72,7 +78,7 @@ func (c *cluster) onWatch(action k8stesting.Action) (bool, watch.Interface, erro
 	}
 	o := action.(k8stesting.WatchActionImpl).ListOptions
 	w, err := c.api.Tracker().Watch(action.GetResource(), action.GetNamespace(), o)
-	c.watches = append(c.watches, w.(*watch.RaceFreeFakeWatcher))
+	c.watches = append(c.watches, opened{w.(*watch.RaceFreeFakeWatcher), action.GetResource().Resource})
 	return true, w, err
 }
 
@@ -103,13 +109,24 @@ func (c *cluster) end(with *metav1.Status) {
 	c.watches = nil
 }
 
+// bookmark tells the watches of a resource that nothing has happened.
+func (c *cluster) bookmark(resource string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.watches {
+		if w.resource == resource {
+			w.Action(watch.Bookmark, &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{ResourceVersion: "9"}})
+		}
+	}
+}
+
 func gone() *metav1.Status {
 	return &metav1.Status{Status: metav1.StatusFailure, Code: 410, Reason: metav1.StatusReasonExpired, Message: "too old resource version"}
 }
 
 func (c *cluster) client() *kube.Client {
 	return kube.NewFor(c.api, kube.Config{
-		DriverName: driver, Normalize: normalize, Published: published, Logger: slog.New(c.logs),
+		DriverName: driver, Normalize: normalize, Published: published, MigrationTimeout: migrationTimeout, Logger: slog.New(c.logs),
 	})
 }
 
@@ -129,19 +146,29 @@ func normalize(handle string) string {
 
 // run starts a controller's share: a new ledger, fed until stop.
 func (c *cluster) run() (l *attach.Ledger, stop func()) {
-	ctx, cancel := context.WithCancel(c.t.Context())
 	l = attach.NewLedger(attach.Options{})
+	return l, c.runClient(c.client(), l)
+}
+
+// fed is a ledger that says whether it was fed.
+type fed interface {
+	kube.Ledger
+	Known() bool
+}
+
+func (c *cluster) runClient(client *kube.Client, l fed) (stop func()) {
+	ctx, cancel := context.WithCancel(c.t.Context())
 	ended := make(chan error, 1)
 	synced := 0
-	go func() { ended <- c.client().RunAttachments(ctx, l, func() { synced++ }) }()
+	go func() { ended <- client.RunAttachments(ctx, l, func() { synced++ }) }()
 	synctest.Wait()
-	return l, func() {
+	return func() {
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			c.t.Errorf("RunAttachments = %v", err)
 		}
-		if _, known := l.Volumes(); known != (synced == 1) || synced > 1 {
-			c.t.Errorf("synced was called %d times, the ledger is known: %t", synced, known)
+		if l.Known() != (synced == 1) || synced > 1 {
+			c.t.Errorf("synced was called %d times, the ledger is known: %t", synced, l.Known())
 		}
 	}
 }

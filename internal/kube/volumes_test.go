@@ -1,0 +1,218 @@
+package kube_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/rds-csi/rds-csi/internal/attach"
+	"github.com/rds-csi/rds-csi/internal/kube"
+)
+
+// shared makes a PersistentVolume with raw block that several nodes may have.
+func (c *cluster) shared(name, handle, timeout string, modes ...corev1.PersistentVolumeAccessMode) *corev1.PersistentVolume {
+	c.t.Helper()
+	pv, err := c.api.CoreV1().PersistentVolumes().Create(c.t.Context(), sharedVolume(name, handle, timeout, modes...), metav1.CreateOptions{})
+	c.must(err)
+	synctest.Wait()
+	return pv
+}
+
+func sharedVolume(name, handle, timeout string, modes ...corev1.PersistentVolumeAccessMode) *corev1.PersistentVolume {
+	pv, block := persistentVolume(name, handle), corev1.PersistentVolumeBlock
+	pv.Spec.VolumeMode, pv.Spec.AccessModes = &block, modes
+	if len(modes) == 0 {
+		pv.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
+	}
+	pv.Spec.CSI.VolumeAttributes = map[string]string{"migrationTimeout": timeout}
+	return pv
+}
+
+func (c *cluster) updateVolume(pv *corev1.PersistentVolume) {
+	c.t.Helper()
+	_, err := c.api.CoreV1().PersistentVolumes().Update(c.t.Context(), pv, metav1.UpdateOptions{})
+	c.must(err)
+	synctest.Wait()
+}
+
+// migrationTimeout reads the attribute as it is.
+func migrationTimeout(attributes map[string]string) time.Duration {
+	d, err := time.ParseDuration(attributes["migrationTimeout"])
+	if err != nil {
+		return 0
+	}
+	return d
+}
+
+func wantTerms(t *testing.T, l *attach.Ledger, mode attach.Mode, limit time.Duration) {
+	t.Helper()
+	synctest.Wait()
+	for _, a := range l.Attachments() {
+		if a.Mode != mode || a.MigrationTimeout != limit {
+			t.Errorf("%s: mode %d, %s; want %d, %s", a.Name, a.Mode, a.MigrationTimeout, mode, limit)
+		}
+	}
+	if len(l.Attachments()) == 0 {
+		t.Error("no attachments")
+	}
+}
+
+// Only raw block with ReadWriteMany may be on two nodes, whatever a caller says.
+func TestModeComesFromThePersistentVolume(t *testing.T) {
+	filesystem := corev1.PersistentVolumeFilesystem
+	for name, tt := range map[string]struct {
+		change func(*corev1.PersistentVolume)
+		want   attach.Mode
+	}{
+		"raw block, ReadWriteMany": {func(*corev1.PersistentVolume) {}, attach.MultiNode},
+		"and ReadWriteOnce as well": {func(pv *corev1.PersistentVolume) {
+			pv.Spec.AccessModes = append(pv.Spec.AccessModes, corev1.ReadWriteOnce)
+		}, attach.MultiNode},
+		"raw block, ReadWriteOnce":       {func(pv *corev1.PersistentVolume) { pv.Spec.AccessModes[0] = corev1.ReadWriteOnce }, attach.SingleNode},
+		"raw block, ReadOnlyMany":        {func(pv *corev1.PersistentVolume) { pv.Spec.AccessModes[0] = corev1.ReadOnlyMany }, attach.SingleNode},
+		"file system, ReadWriteMany":     {func(pv *corev1.PersistentVolume) { pv.Spec.VolumeMode = &filesystem }, attach.SingleNode},
+		"no mode said, ReadWriteMany":    {func(pv *corev1.PersistentVolume) { pv.Spec.VolumeMode = nil }, attach.SingleNode},
+		"raw block, no access mode said": {func(pv *corev1.PersistentVolume) { pv.Spec.AccessModes = nil }, attach.SingleNode},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t)
+				pv := sharedVolume("pv-1", "v1", "1m")
+				tt.change(pv)
+				_, err := c.api.CoreV1().PersistentVolumes().Create(t.Context(), pv, metav1.CreateOptions{})
+				c.must(err)
+				c.attachment("pv-1", "a", true)
+				c.attachment("pv-1", "b", false)
+				l, stop := c.run()
+				defer stop()
+				holder := map[attach.Mode]string{attach.SingleNode: "a"}[tt.want]
+				wantTerms(t, l, tt.want, time.Minute)
+				wantConflict(t, l, "rds1/v1", "b", holder)
+			})
+		})
+	}
+}
+
+// A PersistentVolume that is gone proves nothing: one node. A new process would say
+// the same.
+func TestModeWithoutThePersistentVolume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		for _, node := range []string{"a", "b"} {
+			va := c.newAttachment("pv-1", node)
+			va.Status.Attached, va.Status.AttachmentMetadata = true, map[string]string{"nqn": "nqn.2000-02.com.mikrotik:v1"}
+			c.create(va)
+		}
+		c.shared("pv-1", "rds1/v1", "")
+		l, stop := c.run()
+		wantTerms(t, l, attach.MultiNode, attach.DefaultMigrationTimeout)
+		if got := l.Migrations(); len(got) != 1 || got[0].From != "a" || got[0].To != "b" || got[0].Deadline != got[0].Began.Add(5*time.Minute) {
+			t.Errorf("migrations: %v", got)
+		}
+		c.deleteVolume("pv-1")
+		wantTerms(t, l, attach.SingleNode, 0)
+		if got := l.Migrations(); len(got) != 0 {
+			t.Errorf("migrations of what nobody knows: %v", got)
+		}
+		stop()
+		l, stop = c.run()
+		defer stop()
+		wantNodes(t, l, "rds1/v1", "a", "b")
+		wantTerms(t, l, attach.SingleNode, 0)
+		c.shared("pv-1", "rds1/v1", "2m")
+		wantTerms(t, l, attach.MultiNode, 2*time.Minute)
+		c.deleteVolume("pv-1")
+		c.shared("pv-2", "rds1/v1", "2m") // that is another's word
+		wantTerms(t, l, attach.SingleNode, 0)
+	})
+}
+
+// Of two PersistentVolumes with one handle the stricter counts, from whichever the
+// volume is attached.
+func TestTwoPersistentVolumesOfOneVolume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.shared("new", "rds1/v1", "1m")
+		c.attachment("new", "a", true)
+		l, stop := c.run()
+		defer stop()
+		wantTerms(t, l, attach.MultiNode, time.Minute)
+		strict := c.shared("old", "v1", "30s", corev1.ReadWriteOnce)
+		wantTerms(t, l, attach.SingleNode, 30*time.Second)
+		strict.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
+		c.updateVolume(strict)
+		wantTerms(t, l, attach.MultiNode, 30*time.Second)
+		c.end(gone())
+		<-time.After(time.Minute)
+		wantTerms(t, l, attach.MultiNode, 30*time.Second)
+		strict.Spec.CSI.VolumeAttributes = nil
+		c.updateVolume(strict)
+		wantTerms(t, l, attach.MultiNode, time.Minute)
+		c.deleteVolume("old")
+		c.shared("long", "v1", "1h")
+		wantTerms(t, l, attach.MultiNode, time.Minute)
+	})
+}
+
+// The claims behind a handle, and the handles, from memory.
+func TestClaimsAndPersistentVolumes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		client := c.client()
+		if got, known := client.PersistentVolumes(); known || len(got) != 0 || len(client.Claims("rds1/v1")) != 0 {
+			t.Errorf("PersistentVolumes = %v, known %t, before anything was read", got, known)
+		}
+		bound := persistentVolume("pv-1", "v1")
+		bound.UID = "uid-1"
+		bound.Spec.ClaimRef = &corev1.ObjectReference{Namespace: "shop", Name: "data", UID: "uid-c"}
+		_, err := c.api.CoreV1().PersistentVolumes().Create(t.Context(), bound, metav1.CreateOptions{})
+		c.must(err)
+		c.volume("pv-0", "rds1/v1")
+		c.volume("pv-2", "rds2/v1")
+		foreign := persistentVolume("pv-x", "rds1/v1")
+		foreign.Spec.CSI.Driver = "other.csi.example.com"
+		_, err = c.api.CoreV1().PersistentVolumes().Create(t.Context(), foreign, metav1.CreateOptions{})
+		c.must(err)
+		stop := c.runClient(client, attach.NewLedger(attach.Options{}))
+		defer stop()
+		claims := func(want ...kube.Claim) {
+			t.Helper()
+			synctest.Wait()
+			if diff := cmp.Diff(want, client.Claims("rds1/v1")); diff != "" {
+				t.Errorf("Claims (-want +got):\n%s", diff)
+			}
+		}
+		free, its := kube.Claim{PV: "pv-0"}, kube.Claim{PV: "pv-1", PVUID: "uid-1", Namespace: "shop", Name: "data", UID: "uid-c"}
+		claims(free, its)
+		if diff := cmp.Diff([]string{"rds1/v1", "rds2/v1"}, handles(t, client)); diff != "" {
+			t.Errorf("PersistentVolumes (-want +got):\n%s", diff)
+		}
+		late := persistentVolume("pv-0", "rds1/v1")
+		late.UID, late.Spec.ClaimRef = types.UID("uid-0"), &corev1.ObjectReference{Namespace: "shop", Name: "late"}
+		c.updateVolume(late) // bound since
+		claims(kube.Claim{PV: "pv-0", PVUID: "uid-0", Namespace: "shop", Name: "late"}, its)
+		c.deleteVolume("pv-0")
+		claims(its)
+		c.end(gone())
+		c.deleteVolume("pv-2")
+		<-time.After(time.Minute)
+		claims(its)
+		if diff := cmp.Diff([]string{"rds1/v1"}, handles(t, client)); diff != "" {
+			t.Errorf("PersistentVolumes after a relist (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func handles(t *testing.T, client *kube.Client) []string {
+	t.Helper()
+	got, known := client.PersistentVolumes()
+	if !known {
+		t.Error("the PersistentVolumes are not known")
+	}
+	return got
+}
