@@ -125,7 +125,9 @@ func (m *model) Run(t *rapid.T) {
 // detached: the attach/detach controller takes it from status.volumesAttached
 // first, and kubelet waits for no VolumeAttachment that is being deleted.
 func (m *model) Mount(t *rapid.T) {
-	r := m.pick(t, func(r *record) bool { return r.Attached && !r.Deleting && m.word(r.Node, r.Volume) && !m.machines[r.Node].off })
+	r := m.pick(t, func(r *record) bool {
+		return r.Attached && !r.Deleting && m.word(r.Node, r.Volume) && !m.machines[r.Node].off
+	})
 	if r != nil {
 		m.machines[r.Node].mounted[r.Volume] = true
 	}
