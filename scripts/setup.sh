@@ -138,4 +138,4 @@ if ! [ -e /etc/ssl/certs/ca-certificates.crt ] && command -v apt-get >/dev/null;
 install_packages "${packages[@]}"
 install_go
 [ "${1:-test}" = build ] || fetch_kernel
-[ "${1:-test}" != test ] || fetch_prometheus
+[ "${1:-test}" = build ] || fetch_prometheus

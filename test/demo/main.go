@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rds-csi/rds-csi/test/prometheus"
 )
 
 func main() {
@@ -50,6 +52,7 @@ func steps() []step {
 		{"pod stops", (*demo).podStops},
 		{"unstage", (*demo).unstage},
 		{"delete", (*demo).remove},
+		{"history", (*demo).history},
 	}
 }
 
@@ -62,6 +65,7 @@ type demo struct {
 	logs string
 
 	sim, controller, node *process
+	prometheus            *prometheus.Server
 	rds                   *appliance
 	csi                   *clients
 
@@ -113,6 +117,7 @@ func (d *demo) introduce() {
 
 // stopAll ends what still runs, newest first; a process that was stopped already is left alone.
 func (d *demo) stopAll() {
+	d.unwatch()
 	for _, p := range []*process{d.node, d.controller, d.sim} {
 		if p != nil {
 			p.terminate()

@@ -39,6 +39,9 @@ func (d *demo) start(ctx context.Context) (string, error) {
 	if err := d.controller.ready(ctx, controllerHTTP); err != nil {
 		return "", err
 	}
+	if err := d.watch(ctx); err != nil {
+		return "", err
+	}
 	if err := d.csi.connect(); err != nil {
 		return "", err
 	}
@@ -46,8 +49,8 @@ func (d *demo) start(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", wrap("GetPluginInfo", err)
 	}
-	d.say("all three are ready; the driver is %s %s", info.GetName(), info.GetVendorVersion())
-	return "rds-sim, controller and node plugin are ready", nil
+	d.say("all are ready; the driver is %s %s", info.GetName(), info.GetVendorVersion())
+	return "rds-sim, controller, node plugin and Prometheus are ready", nil
 }
 
 // run launches and says so.

@@ -13,17 +13,15 @@ import (
 	"github.com/rds-csi/rds-csi/test/repo"
 )
 
-// Program finds prometheus or promtool: where scripts/setup.sh unpacks Debian's package, else on PATH.
+// Program finds prometheus or promtool: where scripts/setup.sh unpacks Debian's package, else, as in the guest, on PATH.
 func Program(name string) (string, error) {
-	root, err := repo.Root()
-	if err != nil {
-		return "", err
+	if root, err := repo.Root(); err == nil {
+		path := filepath.Join(root, ".cache", "prometheus", "usr", "bin", name)
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
 	}
-	path := filepath.Join(root, ".cache", "prometheus", "usr", "bin", name)
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
-	}
-	path, err = exec.LookPath(name)
+	path, err := exec.LookPath(name)
 	if err != nil {
 		return "", fmt.Errorf("%w: run scripts/setup.sh test, which fetches it", err)
 	}

@@ -1,0 +1,110 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/rds-csi/rds-csi/test/prometheus"
+)
+
+// watch starts the real Prometheus. It scrapes both processes until the demo ends, so that not only the moments are seen
+// at which the demo itself looks.
+func (d *demo) watch(ctx context.Context) error {
+	dir := filepath.Join(d.logs, "prometheus")
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	d.say("$ prometheus, scraping the controller and the node every second")
+	var err error
+	d.prometheus, err = prometheus.Start(context.WithoutCancel(ctx), prometheus.Config{
+		Dir: dir, Interval: time.Second, Jobs: map[string][]string{"controller": {controllerHTTP}, "node": {nodeHTTP}},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = d.prometheus.Await(ctx, "sum(up) == 2", some)
+	return err
+}
+
+// some is any answer at all.
+func some(answer []prometheus.Sample) bool { return len(answer) > 0 }
+
+// unwatch ends it, and takes the data away: only its configuration is worth keeping.
+func (d *demo) unwatch() {
+	if d.prometheus == nil {
+		return
+	}
+	if err := errors.Join(d.prometheus.Close(), os.RemoveAll(filepath.Join(d.logs, "prometheus", "data"))); err != nil {
+		d.say("prometheus: %v", err)
+	}
+}
+
+// history is what Prometheus saw of the node's gauge from beginning to end, every single scrape.
+func (d *demo) history(ctx context.Context) (string, error) {
+	if _, err := d.prometheus.Await(ctx, "sum("+gauge+") == 0", some); err != nil { // the last change may be younger than the last scrape
+		return "", err
+	}
+	scraped, err := d.prometheus.Samples(ctx, gauge, 10*time.Minute)
+	if err != nil {
+		return "", err
+	}
+	line, err := timeline(scraped)
+	if err != nil {
+		return "", err
+	}
+	d.say("what Prometheus saw of %s: %s", gauge, strings.Join(line, ", "))
+	if err := wasTrue(line); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d scrapes, none of them wrong", scrapes(scraped)), nil
+}
+
+func scrapes(scraped []prometheus.Sample) int {
+	times := map[time.Time]bool{}
+	for _, s := range scraped {
+		times[s.Time] = true
+	}
+	return len(times)
+}
+
+// timeline gives the states one after the other; a scrape that shows no connection is "none". The one volume of the demo
+// never has two connections.
+func timeline(scraped []prometheus.Sample) ([]string, error) {
+	var line []string
+	for i := 0; i < len(scraped); {
+		state, at := "none", scraped[i].Time
+		for ; i < len(scraped) && scraped[i].Time.Equal(at); i++ {
+			switch s := scraped[i]; {
+			case s.Value == 1 && state == "none":
+				state = s.Labels["state"]
+			case s.Value != 0:
+				return nil, fmt.Errorf("at %s Prometheus saw %s, and %s as well", at.Format(time.TimeOnly), s, state)
+			}
+		}
+		if len(line) == 0 || line[len(line)-1] != state {
+			line = append(line, state)
+		}
+	}
+	return line, nil
+}
+
+// wasTrue: nothing before the volume was staged and after it was unstaged, and never in between, although the node plugin was killed. While the
+// RDS was away, the connection was not live.
+func wasTrue(line []string) error {
+	seen := strings.Join(line, " ")
+	inside, ok := strings.CutPrefix(seen, "none ")
+	inside, too := strings.CutSuffix(inside, " none")
+	rebooted := regexp.MustCompile(`\blive\b.*\bconnecting\b.*\blive\b`).MatchString(inside) // with resetting in between, if a scrape falls into that moment
+	if !ok || !too || strings.Contains(inside, "none") || !rebooted {
+		return fmt.Errorf("prometheus saw %s; the volume was connected once, and the RDS rebooted once", seen)
+	}
+	return nil
+}
