@@ -38,6 +38,8 @@ type Devices interface {
 	Present(major, minor uint32) (bool, error)
 	// Grown answers the device once it has that many bytes; ErrOldSize when the RDS does not show them.
 	Grown(ctx context.Context, nqn string, bytes int64) (nvme.Namespace, error)
+	// Sessions lists this node's connections to volumes.
+	Sessions() ([]nvme.Session, error)
 }
 
 // Filesystem mounts volumes on this node.
@@ -45,6 +47,7 @@ type Filesystem interface {
 	Mounter
 	Blocks
 	Grower
+	Gauges
 }
 
 // Grower makes file systems larger.
@@ -101,6 +104,9 @@ func (n *Node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequ
 		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
+		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+		csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
+		csi.NodeServiceCapability_RPC_GET_STORAGE_HEALTH,
 	}
 	caps := make([]*csi.NodeServiceCapability, 0, len(built))
 	for _, t := range built {
@@ -120,16 +126,24 @@ type volume struct {
 // anyRDS stands for the appliance of a bare handle: the node reaches a volume by its NQN, which the slot alone decides.
 const anyRDS = "default"
 
-// enter reads a handle and locks its volume.
-func (n *Node) enter(handle, operation string) (volume, func(), error) {
+// volumeOf reads a handle.
+func volumeOf(handle string) (volume, error) {
 	if handle == "" {
-		return volume{}, nil, invalid("volume id is required")
+		return volume{}, invalid("volume id is required")
 	}
 	id, err := appliance.ParseID(handle, anyRDS)
 	if err != nil {
-		return volume{}, nil, err
+		return volume{}, err
 	}
-	v := volume{handle: handle, nqn: appliance.NQNFor(id.Slot)}
+	return volume{handle: handle, nqn: appliance.NQNFor(id.Slot)}, nil
+}
+
+// enter reads a handle and locks its volume.
+func (n *Node) enter(handle, operation string) (volume, func(), error) {
+	v, err := volumeOf(handle)
+	if err != nil {
+		return v, nil, err
+	}
 	// The NQN is the key: two ways to write the handle are one device.
 	unlock, err := n.locks.lock(v.nqn, operation)
 	return v, unlock, err

@@ -76,11 +76,20 @@ func (n *Node) checkKind(v volume, ns nvme.Namespace, p place) error {
 
 // publishBlock shows the device file to a pod.
 func (n *Node) publishBlock(ctx context.Context, v volume, p place, target string, readonly bool) error {
-	ns, err := n.cfg.Initiator.Find(v.nqn)
-	if err != nil && !errors.Is(err, nvme.ErrNotLive) {
+	ns, err := n.device(v)
+	if err != nil {
 		return err
 	}
 	return n.cfg.Filesystem.PublishBlock(ctx, v.nqn, deviceOf(ns), p.path, target, readonly)
+}
+
+// device is the volume's, also while its target is away.
+func (n *Node) device(v volume) (nvme.Namespace, error) {
+	ns, err := n.cfg.Initiator.Find(v.nqn)
+	if errors.Is(err, nvme.ErrNotLive) {
+		err = nil
+	}
+	return ns, err
 }
 
 func deviceOf(ns nvme.Namespace) filesystem.Device {

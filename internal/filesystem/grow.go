@@ -11,9 +11,10 @@ import (
 // keeps the file system whole after every step, and the next call waits for it.
 const growLimit = 5 * time.Minute
 
-// geometry is the size of a file system as its superblock has it.
+// geometry is what a superblock says.
 type geometry struct {
 	blockSize, blocks int64
+	mounted           int64 // of ext4: when it was mounted, in seconds of 1970
 }
 
 func (g geometry) bytes() int64 { return g.blockSize * g.blocks }
@@ -104,5 +105,6 @@ func ext4Geometry(super []byte) (geometry, error) {
 	if log > 6 {
 		return geometry{}, fmt.Errorf("%w: ext4 with blocks of 1024<<%d bytes", ErrForeignSignature, log)
 	}
-	return geometry{blockSize: 1024 << log, blocks: blocks}, nil
+	mounted := int64(binary.LittleEndian.Uint32(super[0x2c:])) | int64(super[0x274])<<32
+	return geometry{blockSize: 1024 << log, blocks: blocks, mounted: mounted}, nil
 }

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // host is a node as far as this package sees one: disks whose contents are a few
@@ -35,9 +37,11 @@ type host struct {
 	onUnmount func(target string) error
 	onBind    func() error
 	onGrow    func(d *fakeDisk) error // instead of growing
-	onNumber  func(path string)       // before the number of a node is read
+	onStatfs  func() error
+	onNumber  func(path string) // before the number of a node is read
 	mounts    int
 	grows     int
+	statfses  int
 }
 
 type tableEntry struct {
@@ -61,6 +65,7 @@ type fakeDisk struct {
 	hang         chan struct{}  // reads wait for it
 	claimed      bool
 	fsBytes      int64 // of its file system; 0: all of it
+	errors       noted // that ext4 noted
 	readonly     bool  // BLKROSET
 	protected    bool  // by the target, whatever BLKROSET says
 	reads        []span
@@ -73,7 +78,7 @@ func newHost(t *testing.T) (*host, *Filesystem) {
 	f.system = system{
 		open: h.open, number: h.number, claimed: h.isClaimed, run: h.run, mount: h.mount, bind: h.bind, unmount: h.unmount,
 		mountID: h.mountID, mountBlock: h.mountBlock, bindFile: h.bindFile, readOnly: h.isReadOnly, setReadOnly: h.setReadOnly,
-		geometry: h.geometry, grow: h.grow,
+		geometry: h.geometry, grow: h.grow, statfs: h.statfs, recorded: h.recorded,
 	}
 	return h, f
 }
@@ -324,7 +329,45 @@ func (h *host) geometry(_ Device, path, _ string) (geometry, error) {
 	if d == nil {
 		return geometry{}, syscall.EIO
 	}
-	return geometry{blockSize: 4096, blocks: cmp.Or(d.fsBytes, d.size) / 4096}, nil
+	return geometry{blockSize: 4096, blocks: cmp.Or(d.fsBytes, d.size) / 4096, mounted: 1000}, nil
+}
+
+func (h *host) statfs(path string) (unix.Statfs_t, error) {
+	h.mu.Lock()
+	h.statfses++
+	h.mu.Unlock()
+	if h.onStatfs != nil {
+		if err := h.onStatfs(); err != nil {
+			return unix.Statfs_t{}, err
+		}
+	}
+	d := h.mountedDisk(path)
+	blocks := uint64(cmp.Or(d.fsBytes, d.size)) / 4096
+	return unix.Statfs_t{Bsize: 65536, Frsize: 4096, Blocks: blocks, Bfree: blocks / 2, Bavail: blocks / 4, Files: 100, Ffree: 90}, nil
+}
+
+func (h *host) recorded(dev Device) (noted, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range h.disks {
+		if d.minor == dev.Minor {
+			return d.errors, nil
+		}
+	}
+	return noted{}, fs.ErrNotExist
+}
+
+// superFlags changes those of the file system at a place, as the kernel does after an error.
+func (h *host) superFlags(target, options string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, e := range slices.Backward(h.table) {
+		if e.target == target {
+			h.table[i].superOptions = options
+			break
+		}
+	}
+	h.writeLocked()
 }
 
 func (h *host) grow(path, _ string, blocks int64) error {

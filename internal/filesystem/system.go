@@ -31,6 +31,8 @@ type system struct {
 	setReadOnly func(path string, readonly bool) error
 	geometry    func(dev Device, path, fstype string) (geometry, error) // of what is mounted at path
 	grow        func(path, fstype string, blocks int64) error
+	statfs      func(path string) (unix.Statfs_t, error)
+	recorded    func(dev Device) (noted, error) // errors in the superblock of a mounted ext4
 }
 
 func linux() system {
@@ -38,7 +40,7 @@ func linux() system {
 		open: openDevice, number: deviceNumber, claimed: claimed, run: run,
 		mount: mount, bind: bind, unmount: unmount, mountID: mountID,
 		mountBlock: mountBlock, bindFile: bindFile, readOnly: readOnly, setReadOnly: setReadOnly,
-		geometry: mountedGeometry, grow: growMounted,
+		geometry: mountedGeometry, grow: growMounted, statfs: statfs, recorded: ext4Errors,
 	}
 }
 

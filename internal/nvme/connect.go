@@ -165,11 +165,7 @@ func (t Target) endpoint() string {
 // leads checks that a controller goes where the volume is. The same NQN at
 // another address may be another appliance with other data.
 func (t Target) leads(c controller) error {
-	fields := map[string]string{}
-	for f := range strings.SplitSeq(c.address, ",") {
-		k, v, _ := strings.Cut(f, "=")
-		fields[k] = v
-	}
+	fields := c.fields()
 	want, _ := netip.ParseAddr(t.Address)
 	have, err := netip.ParseAddr(fields["traddr"])
 	if c.transport != "tcp" || err != nil || have.Unmap() != want.Unmap() || fields["trsvcid"] != strconv.Itoa(t.Port) {

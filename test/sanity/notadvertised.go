@@ -43,19 +43,10 @@ func snapshots() []string {
 
 func others() []string {
 	return []string{
-		// GET_VOLUME_STATS is not built yet.
-		"skipped: Node Service NodeGetVolumeStats should fail when no volume id is provided",
-		"skipped: Node Service NodeGetVolumeStats should fail when no volume path is provided",
-		"skipped: Node Service NodeGetVolumeStats should fail when volume does not exist on the specified path",
-		"skipped: Node Service NodeGetVolumeStats should fail when volume is not found",
-
-		// The health services of CSI 1.13 are not built yet.
+		// The controller's health services of CSI 1.13 are not built yet.
 		"skipped: ControllerGetVolumeHealth [Controller Server] should fail when no volume id is provided",
 		"skipped: ControllerGetVolumeHealth [Controller Server] should return health for a valid volume",
 		"skipped: ControllerListVolumeHealth [Controller Server] should return appropriate response",
-		"skipped: Node Service NodeGetStorageHealth should return appropriate response",
-		"skipped: Node Service NodeGetVolumeHealth should fail when no volume id is provided",
-		"skipped: Node Service NodeGetVolumeHealth should return health for a valid volume",
 
 		// MODIFY_VOLUME: a volume has no mutable parameters.
 		"skipped: Controller Service [Controller Server] CreateVolume should create volume with a volume attribute class",

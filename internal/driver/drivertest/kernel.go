@@ -36,6 +36,7 @@ type Kernel struct {
 	connects    int
 	disconnects int
 	hideGrowth  bool
+	symptoms    []filesystem.Symptom
 }
 
 // Op names a call that can be made to fail.
@@ -47,6 +48,9 @@ const (
 	Find       Op = "find"
 	Present    Op = "present"
 	Grown      Op = "grown"
+	Usage      Op = "usage"
+	Examine    Op = "examine"
+	Sessions   Op = "sessions"
 	Disconnect Op = "disconnect"
 	Stage      Op = "stage"
 	Mounts     Op = "mounts"
