@@ -1,32 +1,97 @@
 // Package attach is the attachment ledger: it decides which node may have which
-// volume, and counts the attached volumes. It is pure: events and questions go
-// in, decisions come out. It does no I/O, has no clock, and keeps nothing that
-// cannot be rebuilt in one call from its authority, the VolumeAttachment
-// objects of Kubernetes.
+// volume, counts the attached volumes, and knows which of them migrate. It is
+// pure: events and questions go in, decisions come out. It does no I/O, has no
+// clock, and keeps nothing that cannot be rebuilt in one call from its
+// authorities: the VolumeAttachment objects of Kubernetes, the PersistentVolumes
+// as far as they say on how many nodes a volume may be, and the Nodes as far as
+// kubelets and administrators speak in them of volumes.
 //
 // # The decision
 //
-// A publish of volume V to node N is admitted when
+// A publish of volume V to node N at a time is admitted when
 //
-//  1. the authority was read (else ErrUnknown),
+//  1. VolumeAttachments and Nodes were read (else ErrUnknown),
 //  2. a VolumeAttachment of V and N is visible that is not being deleted and
-//     was not unpublished since (else ErrNotSeen: the attacher asks again), and
-//  3. fewer than the mode's limit of other nodes are ahead of N, and fewer than
-//     that limit hold V (else ConflictError, which names them).
+//     was not unpublished since (else ErrNotSeen: the attacher asks again),
+//  3. fewer than V's limit of other nodes are ahead of N or have V mounted, and
+//     fewer than that limit hold V or have it mounted (else ConflictError, which
+//     names them), and
+//  4. the time of V's migration is not over (else MigrationExpiredError).
+//
+// The limit is one node, or two when the caller and every VolumeAttachment of V
+// say MultiNode. What a VolumeAttachment says of that comes from its
+// PersistentVolume, so a caller can ask for less, and never for more.
 //
 // Another node is ahead when one of its VolumeAttachments of V says attached, or
 // was made before N's, or so close to it that API servers with different clocks
 // could have stamped the two in the wrong order (Options.ClockSkew). Such a tie
-// is broken when we saw N's arrive before the other's. Only attached ones are
-// ahead of an N whose own already says attached.
+// is broken when we saw N's arrive before the other's.
 //
 // Another node holds V when one of its VolumeAttachments says attached, or when
 // this process admitted it (an intent).
 //
+// Another node has V mounted when its kubelet says so, more or less: see below.
+//
+// When N's own VolumeAttachment says attached already, only other attached nodes
+// are in its way: to repeat what was done changes nothing.
+//
 // There is no grace period: nothing becomes allowed because time went by (B3
 // of the driver before this one was exactly that). A VolumeAttachment in the
-// way, attached or not, is in the way until it is gone. Refusing is recoverable,
-// two writers are not.
+// way, attached or not, is in the way until it is gone, and a kubelet's word until
+// kubelet, or the administrator, takes it back. Refusing is recoverable, two
+// writers are not.
+//
+// # What kubelets say
+//
+// A VolumeAttachment may go while its node still has the volume mounted: the
+// attach/detach controller detaches by force after six minutes of an unhealthy
+// node, or a finalizer is removed by hand. What is left is the Node object. kubelet
+// names a volume in its status.volumesInUse and waits until that is written before
+// it mounts the volume, and takes it out only after it has unmounted it
+// (kubernetes: pkg/kubelet/volumemanager [S]). So whatever is mounted is named, as
+// long as the Node object is there. The taint node.kubernetes.io/out-of-service is
+// the administrator's word that the machine is off, which Kubernetes takes for
+// good as well, and so is the deletion of the Node object.
+//
+// But kubelet names a volume as soon as a pod waits for it, before anything is
+// attached. Were every such wish in the way of others, two pods on two nodes that
+// wait for one volume (a rolling update, a drain) would keep each other out until
+// somebody deletes one, and a wish would undo the admission of another node that
+// is being retried. A word is a wish, and in nobody's way, when
+//
+//   - this process saw it come, on a Node that it knew before, and
+//   - since kubelet last took the volume from its list, this process neither
+//     admitted the node, nor saw a VolumeAttachment of it attached.
+//
+// What kubelet mounts was attached after it was named or before, and was admitted
+// by this process if that has run since; and what was mounted before this process
+// began is in the first list. So the words of the first list count, each; and so do
+// the first words of a Node object that is made later, because a kubelet that
+// registers anew finds its old mounts first, and writes all of them at once. After
+// a hand-over between processes the list counts as a first one (Doubt).
+//
+// A restart forgets which words were wishes and takes all for mounts. So a restart
+// may refuse what its predecessor would have admitted, and never the other way
+// round: like VolumeAttachments, words are read from their authority, and a wish is
+// the only thing remembered of them, which only ever lets somebody in.
+//
+// Two watches have no order between them. A word that was written before a
+// VolumeAttachment went may be seen after that. A forced detach comes minutes
+// after anything a kubelet wrote, an ordinary one only when the API server has the
+// word no more. What remains is a finalizer removed by hand within the moment by
+// which our watch of the Nodes lags: see below for who answers for that.
+//
+// # Migrations
+//
+// A MultiNode volume that two nodes have, attached or admitted, migrates, to the
+// one with the younger VolumeAttachment, since that was made. Its time is by the
+// PersistentVolume (five minutes otherwise). When it is over, the one that is not
+// attached is refused, until its VolumeAttachment is gone and another is made; for
+// both that are attached nothing changes, but it shows (Migrations). That is the
+// one rule in which time counts, and it only ever refuses. It looks at
+// VolumeAttachments and at the caller's clock and at no intent: a node is refused
+// because of another that is attached, or whose VolumeAttachment is older. Of two
+// that wait, the older has all the time there is, so they cannot refuse each other.
 //
 // # Why a restart admits nobody new
 //
@@ -57,10 +122,10 @@
 // refuses.
 //
 // With two nodes allowed the same holds for the third: of three, the one
-// written last sees both others ahead. So every refusal is a function of the
-// VolumeAttachments alone. Intents repeat what those say, in case a clock is
-// further off than allowed; as long as none is, they refuse nothing by
-// themselves. When an admitted VolumeAttachment is gone its intent is gone too,
+// written last sees both others ahead. So every refusal is a function of
+// VolumeAttachments, words and the time alone. Intents repeat what those say, in
+// case a clock is further off than allowed; as long as none is, they refuse nothing
+// by themselves. When an admitted VolumeAttachment is gone its intent is gone too,
 // as it would be after a restart.
 //
 // CSI does not say for which VolumeAttachment it asks, only volume and node.
@@ -84,12 +149,14 @@
 // What remains is a VolumeAttachment that goes without any unpublish (its
 // finalizer was removed by hand, or it was deleted before the attacher saw it)
 // and is made again for the same node, beside one for another node, all while
-// our watch lags: who removes a finalizer by hand answers for the node.
+// our watch lags: who removes a finalizer by hand answers for the node. So does
+// who taints, or deletes, the Node of a machine that runs.
 //
 // # The number
 //
 // Volumes counts volumes with at least one attached VolumeAttachment: a volume
 // that migrates has two and counts once. The number is kept in one atomic word,
 // so that reading it costs the same with ten attachments and with ten thousand
-// and waits for nobody.
+// and waits for nobody. PerNode hands out a map that is never changed, in the same
+// way. Neither needs the Nodes to be known.
 package attach

@@ -72,7 +72,7 @@ func TestKubeletsWordOnTheAPI(t *testing.T) {
 			}
 			want := []attach.Node{
 				{Name: "a", UID: "uid-a", InUse: []string{"rds1/v1", "rds1/v2"}, Created: a.CreationTimestamp.Time},
-				{Name: "b", UID: "uid-b", Created: a.CreationTimestamp.Time.Add(time.Minute)},
+				{Name: "b", UID: "uid-b", Created: a.CreationTimestamp.Add(time.Minute)},
 			}
 			if diff := cmp.Diff(want, l.KnownNodes()); diff != "" {
 				t.Errorf("nodes (-want +got):\n%s", diff)
