@@ -9,11 +9,11 @@ import (
 // tag is what an item's comment says about it. The comment is what remains after everything else is lost, so it holds
 // what cannot be derived: whose volume this is, and what Kubernetes calls it.
 //
-//	rds-csi/1 cluster=<id> name=<csi name> claim=<namespace>/<name>
+//	rds-csi/1 cluster=<id> name=<csi name> from=<slot or snapshot> claim=<namespace>/<name>
 //
 // Values are percent-encoded, so that a space or a quote in one can neither end it nor reach the console. Readers skip
 // keys that they do not know: later versions add some.
-type tag struct{ cluster, name, claim string }
+type tag struct{ cluster, name, from, claim string }
 
 const (
 	tagVersion = "rds-csi/1"
@@ -30,6 +30,9 @@ func owned(cluster string) string {
 // String is the comment.
 func (t tag) String() string {
 	s := owned(t.cluster) + "name=" + encode(t.name)
+	if t.from != "" {
+		s += " from=" + encode(t.from)
+	}
 	if claim := " claim=" + encode(t.claim); t.claim != "" && len(s)+len(claim) <= maxComment {
 		s += claim
 	}
@@ -54,7 +57,15 @@ func parseTag(comment string) tag {
 			values[key] = decode(value)
 		}
 	}
-	return tag{cluster: values["cluster"], name: values["name"], claim: values["claim"]}
+	return tag{cluster: values["cluster"], name: values["name"], from: values["from"], claim: values["claim"]}
+}
+
+// source is what a volume was made from. A snapshot's id has a form that no slot has.
+func (t tag) source() Source {
+	if ValidSnapshotID(t.from) {
+		return Source{Snapshot: t.from}
+	}
+	return Source{Volume: t.from}
 }
 
 // plain are the bytes that stand for themselves.

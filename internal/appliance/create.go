@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -28,12 +29,12 @@ func (r *RDS) plan(req CreateRequest) (plan, error) {
 	case req.NVMePort < 0 || req.NVMePort > 65535:
 		return plan{}, r.errorf(req.Name, ErrInvalid, "nvme port %d is outside 1 to 65535", req.NVMePort)
 	}
-	size, err := SizeFor(req.RequiredBytes, req.LimitBytes)
+	size, err := r.sizeOf(req)
 	if err != nil {
 		return plan{}, r.about(volumeOf(req.Name), err)
 	}
 	slot := SlotFor(r.settings.ClusterID, req.Name)
-	comment := tag{cluster: r.settings.ClusterID, name: req.Name, claim: req.Claim}
+	comment := tag{cluster: r.settings.ClusterID, name: req.Name, from: req.Source.name(), claim: req.Claim}
 	p := plan{
 		request: req, slot: slot, comment: comment.String(), dir: r.pool(req.Pool), size: size,
 		port: cmp.Or(req.NVMePort, r.settings.NVMePort),
@@ -47,6 +48,24 @@ func (r *RDS) plan(req CreateRequest) (plan, error) {
 	return p, nil
 }
 
+// sizeOf is the size to ask for. A volume that is made from another one has that one's size if nothing more was asked for.
+func (r *RDS) sizeOf(req CreateRequest) (int64, error) {
+	source := req.Source
+	switch {
+	case source.IsZero():
+		return SizeFor(req.RequiredBytes, req.LimitBytes)
+	case source.Volume != "" && source.Snapshot != "", source.Volume != "" && !ValidSlot(source.Volume):
+		return 0, fmt.Errorf("%w: the source %q %q is not one volume and not one snapshot", ErrInvalid, source.Volume, source.Snapshot)
+	case source.Volume == "" && !strings.HasPrefix(source.Snapshot, snapshotsOf(r.settings.ClusterID)):
+		return 0, fmt.Errorf("%w: snapshot %s, the source, is not of this cluster", ErrNotFound, source.Snapshot)
+	case source.Volume == "" && !ValidSnapshotID(source.Snapshot):
+		return 0, fmt.Errorf("%w: %q, the source, is not a snapshot", ErrInvalid, source.Snapshot)
+	case req.RequiredBytes == 0 && req.LimitBytes >= 0:
+		return 0, nil
+	}
+	return SizeFor(req.RequiredBytes, req.LimitBytes)
+}
+
 // pool is the asked directory, or the configured one.
 func (r *RDS) pool(asked Path) Path {
 	if asked.IsZero() {
@@ -56,13 +75,14 @@ func (r *RDS) pool(asked Path) Path {
 }
 
 // Create makes the volume, or finds the one that an earlier call of the same name made. One command; a second one reads
-// again when the reply was lost or another create of the same volume was faster.
+// again when the reply was lost or another create of the same volume was faster. With a source it may have to be repeated until
+// a copy is done: see createFrom.
 func (r *RDS) Create(ctx context.Context, req CreateRequest) (Volume, error) {
 	p, err := r.plan(req)
 	if err != nil {
 		return Volume{}, err
 	}
-	v, err := r.add(ctx, p)
+	v, err := r.make(ctx, p)
 	if err != nil {
 		return Volume{}, err
 	}
@@ -74,12 +94,19 @@ func (r *RDS) Create(ctx context.Context, req CreateRequest) (Volume, error) {
 	return v, err
 }
 
+func (r *RDS) make(ctx context.Context, p plan) (Volume, error) {
+	if p.request.Source.IsZero() {
+		return r.add(ctx, p)
+	}
+	return r.createFrom(ctx, p)
+}
+
 // add runs the script, and looks again where its error does not say what is there now.
 func (r *RDS) add(ctx context.Context, p plan) (Volume, error) {
 	reply, err := r.run(ctx, volumeOf(p.slot), createScript(p))
 	switch {
 	case err == nil:
-		v, err := r.one(reply, 0, p.slot)
+		v, err := r.one(reply, p.slot)
 		if errors.Is(err, ErrNotFound) {
 			return Volume{}, r.errorf(p.slot, ErrAnswer, "the rds took the command, yet the item is not there")
 		}
@@ -107,6 +134,8 @@ func (r *RDS) fits(v Volume, p plan) error {
 	switch {
 	case v.Owner != OwnerOurs:
 		return r.errorf(p.slot, ErrForeign, "the item in this slot has another owner; remove it or rename the claim's volume")
+	case v.Source != req.Source:
+		return r.errorf(p.slot, ErrIncompatible, "it was made from %q, asked for is %q", v.Source.name(), req.Source.name())
 	case v.SizeBytes < req.RequiredBytes || (req.LimitBytes > 0 && v.SizeBytes > req.LimitBytes):
 		return r.errorf(p.slot, ErrIncompatible, "it has %d bytes, asked for are at least %d and at most %d (0: any)", v.SizeBytes, req.RequiredBytes, req.LimitBytes)
 	case !req.Pool.IsZero() && v.Path.home(p.slot) != p.dir:

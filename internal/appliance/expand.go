@@ -49,7 +49,7 @@ func (r *RDS) grow(ctx context.Context, slot string, size int64) (Volume, error)
 	if err != nil {
 		return Volume{}, err
 	}
-	return r.one(reply, 0, slot)
+	return r.one(reply, slot)
 }
 
 // expandScript compares on the device, so that whoever else grows the volume meanwhile is not undone: what a smaller file-size

@@ -3,6 +3,9 @@ package appliance
 import (
 	"context"
 	"errors"
+	"fmt"
+
+	"github.com/rds-csi/rds-csi/internal/routeros"
 )
 
 // Export makes sure that nodes can reach the volume and that the RDS keeps its hands off it. One command when all is as it
@@ -44,8 +47,16 @@ func (v Volume) Presentable() bool {
 	return v.Exported && !v.MountFilesystem && !v.Mounted && v.NQN == NQNFor(v.ID.Slot)
 }
 
+// reassert puts the export right. That the volume is not exported may be because it is being copied: then it waits, unless the
+// copy has died.
 func (r *RDS) reassert(ctx context.Context, v Volume) (Volume, error) {
-	reply, err := r.run(ctx, volumeOf(v.ID.Slot), exportScript(r.settings.ClusterID, v))
+	reply, err := r.run(ctx, volumeOf(v.ID.Slot), exportScript(r.settings.ClusterID, v, refuseCopied(v)))
+	if errors.Is(err, ErrCopying) {
+		if err := r.stillCopied(ctx, v.ID.Slot, err); err != nil {
+			return Volume{}, err
+		}
+		reply, err = r.run(ctx, volumeOf(v.ID.Slot), exportScript(r.settings.ClusterID, v, routeros.Part("")))
+	}
 	switch {
 	case errors.Is(err, ErrOutcomeUnknown):
 		now, again := r.Get(ctx, v.ID.Slot)
@@ -56,5 +67,32 @@ func (r *RDS) reassert(ctx context.Context, v Volume) (Volume, error) {
 	case err != nil:
 		return Volume{}, err
 	}
-	return r.one(reply, 0, v.ID.Slot)
+	return r.one(reply, v.ID.Slot)
+}
+
+// refuseCopied stops a script that would export a volume of which a copy is claimed.
+func refuseCopied(v Volume) routeros.Value {
+	if v.Exported {
+		return routeros.Part("")
+	}
+	return routeros.Part(`:if ([:len [/file find where name~?]]>0) do={:error ?}; `, routeros.Text(claimsOn(v.ID.Slot)), routeros.Text(sayCopying))
+}
+
+// stillCopied returns the refusal when a job works on a copy of the volume, and nothing when there are only claims of dead ones.
+func (r *RDS) stillCopied(ctx context.Context, slot string, refusal error) error {
+	subject := volumeOf(slot)
+	reply, err := r.read(ctx, subject, look(routeros.NewScript("copies_of"), "[.]"+slot+"[.]", "^$"))
+	if err != nil {
+		return err
+	}
+	seen, err := sightings(reply, 0, func(string) bool { return true })
+	if err != nil {
+		return r.about(subject, err)
+	}
+	for _, s := range seen {
+		if s.source == slot && s.alive && !s.has(done) && !s.has(failure) {
+			return fmt.Errorf("%w (%s, %.0f%% done)", refusal, s.target, 100*s.progress())
+		}
+	}
+	return nil
 }

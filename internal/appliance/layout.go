@@ -33,9 +33,6 @@ func (p Path) home(slot string) Path {
 	}
 }
 
-// inSubvolume says whether an image lies in a subvolume of its own.
-func (p Path) inSubvolume() bool { return p.Base() == imageName }
-
 // below is a path without its mount point: what Btrfs calls the full name of a subvolume.
 func (p Path) below() string { return strings.TrimPrefix(p.rel, p.MountPoint()+"/") }
 
@@ -52,6 +49,6 @@ func makeSubvolumes(dirs []Path) routeros.Value {
 }
 
 // subvolumeOrSay runs what makes a subvolume, and makes an error of ours of whatever the device says to it.
-func subvolumeOrSay(make routeros.Value) routeros.Value {
-	return routeros.Part(`:onerror e in={?} do={:error (? . " " . $e)}`, make, routeros.Text(saySubvolume))
+func subvolumeOrSay(making routeros.Value) routeros.Value {
+	return routeros.Part(`:onerror e in={?} do={:error (? . " " . $e)}`, making, routeros.Text(saySubvolume))
 }

@@ -72,6 +72,7 @@ func (r *RDS) volume(rec record) Volume {
 		MountFilesystem: rec.truth("mount-filesystem", true),
 		Mounted:         rec.truth("mounted", false),
 		Owner:           owner,
+		Source:          comment.source(),
 	}
 }
 
@@ -86,9 +87,9 @@ func (r *RDS) owner(slot, comment string) Owner {
 	}
 }
 
-// one reads a reply line that is to hold the item of one slot.
-func (r *RDS) one(reply routeros.Reply, line int, slot string) (Volume, error) {
-	rows, err := records(reply, line)
+// one reads the first line of a reply, which is to hold the item of one slot.
+func (r *RDS) one(reply routeros.Reply, slot string) (Volume, error) {
+	rows, err := records(reply, 0)
 	switch {
 	case err != nil:
 		return Volume{}, r.about(volumeOf(slot), err)

@@ -351,7 +351,7 @@ func TestScriptsAreShort(t *testing.T) {
 	}
 	v := Volume{ID: ID{Slot: p.slot}, MountFilesystem: true, Port: 4420}
 	for _, b := range []*routeros.Builder{
-		getScript(adopted), listScript(), poolScript(p.dir), createScript(p), exportScript(r.settings.ClusterID, v),
+		getScript(adopted), listScript(), poolScript(p.dir), createScript(p), exportScript(r.settings.ClusterID, v, refuseCopied(v)),
 		deleteScript(r.settings.ClusterID, p.slot, orphan{p.flat, p.within}),
 	} {
 		s, err := b.Build()
@@ -379,7 +379,7 @@ func TestExportSetsOnlyWhatIsWrong(t *testing.T) {
 	} {
 		v := right
 		c.spoil(&v)
-		s, err := exportScript("homelab", v).Build()
+		s, err := exportScript("homelab", v, routeros.Part("")).Build()
 		if err != nil || !strings.Contains(s.String(), c.want) {
 			t.Errorf("%v, %s does not hold %s", err, s, c.want)
 		}

@@ -14,7 +14,7 @@ func (r *RDS) Get(ctx context.Context, slot string) (Volume, error) {
 	if err != nil {
 		return Volume{}, err
 	}
-	return r.one(reply, 0, slot)
+	return r.one(reply, slot)
 }
 
 // List reads all disk items backed by a file, in the order of the RDS. Owner says whose each is; the caller chooses. A volume

@@ -54,6 +54,13 @@ func findPool(dir Path) routeros.Value {
 		routeros.Text(dir.MountPoint()), routeros.Text(sayNoPool))
 }
 
+// makeHome makes the directories that a file is to lie in, as the pool is.
+func makeHome(dir Path) routeros.Value {
+	return routeros.Part(`:if ([:len [/file find where name=?]]=0) do={?;
+		:if ([/disk get $m fs]="btrfs") do={:local l [/disk get $m fs-label]; ?} else={?}}`,
+		routeros.Text(dir.File()), findPool(dir), subvolumeOrSay(makeSubvolumes(dir.directories())), makeDirectories(dir.directories()))
+}
+
 // exported are the arguments that export an item.
 func exported(p plan) routeros.Value {
 	return routeros.Part(`nvme-tcp-export=yes nvme-tcp-server-port=? nvme-tcp-server-nqn=?`,
@@ -81,7 +88,7 @@ func refuseForeign(cluster, slot string) routeros.Value {
 }
 
 // exportScript changes only what is wrong: whether a set of an unchanged value disturbs connected hosts is not known [U].
-func exportScript(cluster string, v Volume) *routeros.Builder {
+func exportScript(cluster string, v Volume, refuse routeros.Value) *routeros.Builder {
 	slot := v.ID.Slot
 	changes := routeros.Part("")
 	if v.MountFilesystem {
@@ -95,7 +102,7 @@ func exportScript(cluster string, v Volume) *routeros.Builder {
 		Add(`:local d [/disk find where slot=?]`, routeros.Text(slot)).
 		Add(`:if ([:len $d]=0) do={:error ?}`, routeros.Text(sayAbsent)).
 		Add(`?`, refuseForeign(cluster, slot)).
-		Add(`/disk set $d?`, changes)
+		Add(`?/disk set $d?`, refuse, changes)
 	return printDisk(b, slot)
 }
 

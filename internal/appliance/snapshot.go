@@ -1,7 +1,6 @@
 package appliance
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/base32"
 	"strings"
@@ -65,25 +64,4 @@ func ValidSnapshotID(s string) bool {
 func digest(s string, digits int) string {
 	sum := sha256.Sum256([]byte(s))
 	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:]))[:digits]
-}
-
-// CreateSnapshot takes a snapshot, or tells how far the one of this name has come; the caller repeats it until it is Ready.
-// The caller lets nobody else have the source volume meanwhile.
-func (r *RDS) CreateSnapshot(_ context.Context, req SnapshotRequest) (Snapshot, error) {
-	return Snapshot{}, r.about("snapshot "+req.Name, ErrUnsupported)
-}
-
-// DeleteSnapshot removes a snapshot, or what there is of one; absent is success.
-func (r *RDS) DeleteSnapshot(_ context.Context, id string) error {
-	return r.about("snapshot "+id, ErrUnsupported)
-}
-
-// GetSnapshot reads one snapshot of this cluster. ErrNotFound only when a parsed, empty answer says so.
-func (r *RDS) GetSnapshot(_ context.Context, id string) (Snapshot, error) {
-	return Snapshot{}, r.about("snapshot "+id, ErrUnsupported)
-}
-
-// ListSnapshots reads all snapshots of this cluster, finished or not, sorted by id. One command.
-func (r *RDS) ListSnapshots(context.Context) ([]Snapshot, error) {
-	return nil, r.about("list of snapshots", ErrUnsupported)
 }

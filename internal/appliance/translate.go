@@ -19,6 +19,10 @@ const (
 	saySize     = "rds-csi-size"
 
 	saySubvolume = "rds-csi-subvolume"
+	sayFull      = "rds-csi-full"
+	sayLarge     = "rds-csi-large"
+	saySource    = "rds-csi-source"
+	sayCopying   = "rds-csi-copying"
 )
 
 // translate makes an error of a script one of ours. What it wraps stays readable for errors.As.
@@ -92,6 +96,10 @@ func refusals() []saying {
 		{sayNamed, ErrInUse, "another disk item names its image file; nothing was touched"},
 		{sayBase, ErrForeign, "its image file is not called after the slot, so somebody has changed the item; nothing was touched"},
 		{saySize, ErrAnswer, "the rds does not say how large its image is; nothing was changed"},
+		{sayLarge, ErrOutOfRange, "its source is larger than the limit that was asked for"},
+		{saySource, ErrNotFound, "its source, a volume, is not there"},
+		{sayFull, ErrNoSpace, "the pool has no room for a full copy; free space on it or use another"},
+		{sayCopying, ErrCopying, "it is being copied on the rds, and nobody may write to it before that is done; repeat"},
 		{saySubvolume, ErrUnsupported, "the rds cannot make a subvolume there: if the pool directory is a plain directory, remove it when it is empty (the driver makes a subvolume in its place), or configure another one"},
 		{"stop using it first", ErrInUse, inUse},
 		{"in use", ErrInUse, inUse},

@@ -54,6 +54,9 @@ type CreateRequest struct {
 	NVMeAddress   string
 	NVMePort      int
 	Source        Source // what to begin with; zero: nothing
+	// SourceAttached says that some node has the source volume or may get it. Then a pool that has to copy refuses with
+	// ErrAttached. Of a snapshot it is not asked.
+	SourceAttached bool
 }
 
 // Source is where the content of a new volume comes from: a volume or a snapshot of the same RDS, or neither.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +37,7 @@ func (m fileMenu) copy(ctx context.Context, list []*row, a arguments) error {
 	if err != nil {
 		return err
 	}
-	c.took = m.d.quirks.duration(quirkCopyTime)
+	c.took, c.gate = m.d.quirks.duration(quirkCopyTime), m.d.copyGate()
 	if !m.d.quirks.is(quirkCopyReturns, started) {
 		return c.run(ctx)
 	}
@@ -51,6 +52,32 @@ type copying struct {
 	size     int64
 	room     int64 // what the pool had when it began
 	took     time.Duration
+	gate     <-chan struct{} // the second half waits for it
+}
+
+// HoldCopies makes copies that begin from now on wait half-way until release is called.
+func (d *Device) HoldCopies() (release func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	gate := make(chan struct{})
+	d.held = gate
+	return sync.OnceFunc(func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.held = nil
+		close(gate)
+	})
+}
+
+func (d *Device) copyGate() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.held != nil {
+		return d.held
+	}
+	open := make(chan struct{})
+	close(open)
+	return open
 }
 
 // beginCopy makes the target, if there may be one.
@@ -101,6 +128,14 @@ func (c copying) run(ctx context.Context) error {
 		if err := grow(c.to, c.size/copySteps*i); err != nil {
 			return errFull
 		}
+	}
+	if err := grow(c.to, c.size/2); err != nil {
+		return errFull
+	}
+	select {
+	case <-c.gate:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	if err := copyFile(c.from, c.to); err != nil {
 		return fmt.Errorf("failure: could not copy: %w", err)

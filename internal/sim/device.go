@@ -32,6 +32,7 @@ type Device struct {
 
 	mu    sync.Mutex // guards flash and everything in it; the exporter is called under it
 	flash flash
+	held  chan struct{} // copies wait for it half-way, if there is one
 
 	gauges  gauges
 	jobs    jobs
