@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"time"
@@ -54,6 +55,7 @@ func runNode(ctx context.Context, o options) error {
 			ReconnectDelay:  cfg.Node.ReconnectDelay.Duration,
 			KeepAlive:       cfg.Node.KeepAlive.Duration,
 		},
+		MaxVolumes: maxVolumes(ctx, o.logger, cfg, initiator),
 	})
 	served := serve(ctx, o,
 		&driver.Server{
@@ -65,6 +67,18 @@ func runNode(ctx context.Context, o options) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
 	defer cancel()
 	return errors.Join(served, files.Drain(last))
+}
+
+// maxVolumes is the administrator's number, or else the kernel's.
+func maxVolumes(ctx context.Context, logger *slog.Logger, cfg config.Config, initiator *nvme.Initiator) int64 {
+	if cfg.Node.MaxVolumes > 0 {
+		return int64(cfg.Node.MaxVolumes)
+	}
+	limit, err := initiator.MaxVolumes()
+	if err != nil {
+		logger.WarnContext(ctx, "how many volumes this node can hold cannot be told, so no limit is; node.maxVolumes sets one", "err", err)
+	}
+	return limit
 }
 
 // nodeReady says whether volumes can be staged here: the kernel's door is there, and so are the programs. A program

@@ -98,6 +98,9 @@ func (c *Config) check(role Role) []error {
 	f.duration("node.ctrlLossTimeout", c.Node.CtrlLossTimeout, CheckCtrlLossTimeout)
 	f.duration("node.reconnectDelay", c.Node.ReconnectDelay, CheckReconnectDelay)
 	f.duration("node.keepAlive", c.Node.KeepAlive, CheckKeepAlive)
+	if c.Node.MaxVolumes < 0 {
+		f.add("node.maxVolumes", "%d is negative", c.Node.MaxVolumes)
+	}
 	if role == Controller {
 		c.checkAppliances(&f)
 		c.checkReconcile(&f)

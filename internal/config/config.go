@@ -72,6 +72,7 @@ type NodeConfig struct {
 	CtrlLossTimeout Duration `json:"ctrlLossTimeout"` // negative: never give up
 	ReconnectDelay  Duration `json:"reconnectDelay"`
 	KeepAlive       Duration `json:"keepAlive"`
+	MaxVolumes      int      `json:"maxVolumes"` // attached at once; 0: what the node's kernel can hold
 }
 
 // Reconcile is how the controller looks after what is attached.

@@ -31,7 +31,7 @@ rds:
     hostKeyFingerprint: SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
     nvme: { address: "fd00::1" }
     pool: { path: /storage-pool/k8s }
-node: { ctrlLossTimeout: 10m, reconnectDelay: 3s, keepAlive: 6 }
+node: { ctrlLossTimeout: 10m, reconnectDelay: 3s, keepAlive: 6, maxVolumes: 64 }
 reconcile: { interval: 30s, grace: 90 }
 metrics: { volumeSeries: 20 }
 `
@@ -56,7 +56,7 @@ func TestWholeFileIsRead(t *testing.T) {
 			PasswordFile: "/etc/rds-csi/password", HostKeyFingerprint: "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
 			NVMe: NVMe{Address: "fd00::1", Port: 4420}, Pool: Pool{Path: "/storage-pool/k8s"},
 		}},
-		Node:      NodeConfig{CtrlLossTimeout: seconds(600), ReconnectDelay: seconds(3), KeepAlive: seconds(6)},
+		Node:      NodeConfig{CtrlLossTimeout: seconds(600), ReconnectDelay: seconds(3), KeepAlive: seconds(6), MaxVolumes: 64},
 		Reconcile: Reconcile{Interval: seconds(30), Grace: seconds(90)},
 		Metrics:   Metrics{VolumeSeries: 20},
 	}
@@ -138,6 +138,7 @@ node:
   ctrlLossTimeout: 1500ms
   reconnectDelay: 0
   keepAlive: [1]
+  maxVolumes: -1
 reconcile: { interval: 0, grace: soon, every: 1m }
 metrics: { volumeSeries: -1 }
 `
@@ -152,7 +153,7 @@ metrics: { volumeSeries: -1 }
 		"rds[0].nvme.address:", "rds[0].nvme.port:", "rds[0].pool.path:", "rds[0].ssh.maxChannels:", "rds[0].ssh.dialTimeout:",
 		"rds[1].name: \"rds1\" is the name of rds[0]", "rds[1].user: must be text", "rds[1].Address: unknown key",
 		"rds[1].privateKeyFile: is required", "rds[1].hostKeyFingerprint: must look like", "rds[1].nvme.address:", "rds[1].pool.path:",
-		"node.ctrlLossTimeout:", "node.reconnectDelay:", "node.keepAlive:",
+		"node.ctrlLossTimeout:", "node.reconnectDelay:", "node.keepAlive:", "node.maxVolumes:",
 		"reconcile.interval: 0s is outside", "reconcile.grace:", "reconcile.every: unknown key", "metrics.volumeSeries:",
 	} {
 		n := 0

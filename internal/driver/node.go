@@ -78,6 +78,7 @@ type NodeConfig struct {
 	Filesystem Filesystem
 	Mounts     Mounts
 	Options    nvme.Options // unless the volume's context says otherwise
+	MaxVolumes int64        // that may be attached to the node at once; 0: not limited
 	Logger     *slog.Logger
 }
 
@@ -92,10 +93,10 @@ type Node struct {
 // NewNode makes a node service.
 func NewNode(cfg NodeConfig) *Node { return &Node{cfg: cfg} }
 
-// NodeGetInfo names the node. No limit of volumes is known: the kernel numbers its controllers freely, and a wrong
-// limit strands pods (kubernetes-sigs/aws-ebs-csi-driver#1163).
+// NodeGetInfo names the node, and says how many volumes it can hold: the scheduler counts on it, and a limit that is too
+// low strands pods (kubernetes-sigs/aws-ebs-csi-driver#1163). See nvme.Initiator.MaxVolumes for what bounds it.
 func (n *Node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
-	return &csi.NodeGetInfoResponse{NodeId: n.cfg.NodeID}, nil
+	return &csi.NodeGetInfoResponse{NodeId: n.cfg.NodeID, MaxVolumesPerNode: n.cfg.MaxVolumes}, nil
 }
 
 // NodeGetCapabilities lists exactly what is built.

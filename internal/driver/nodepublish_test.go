@@ -200,6 +200,10 @@ func TestNodeInfo(t *testing.T) {
 	if err != nil || info.GetNodeId() != "node-a" || info.GetMaxVolumesPerNode() != 0 {
 		t.Errorf("%v, %v", info, err)
 	}
+	limited := driver.NewNode(driver.NodeConfig{NodeID: "node-a", MaxVolumes: 217})
+	if info, err := limited.NodeGetInfo(t.Context(), &csi.NodeGetInfoRequest{}); err != nil || info.GetMaxVolumesPerNode() != 217 {
+		t.Errorf("%v, %v", info, err)
+	}
 }
 
 func TestKernelMountsReadsThisProcess(t *testing.T) {

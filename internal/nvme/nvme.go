@@ -85,6 +85,7 @@ type Observer interface {
 // Config of an Initiator. Zero values mean the real system.
 type Config struct {
 	SysRoot  string // default /sys
+	ProcRoot string // default /proc
 	DevRoot  string // default /dev
 	Fabrics  string // default <DevRoot>/nvme-fabrics
 	Host     Host
@@ -110,6 +111,9 @@ type Initiator struct {
 func New(cfg Config) *Initiator {
 	if cfg.SysRoot == "" {
 		cfg.SysRoot = "/sys"
+	}
+	if cfg.ProcRoot == "" {
+		cfg.ProcRoot = "/proc"
 	}
 	if cfg.DevRoot == "" {
 		cfg.DevRoot = "/dev"
