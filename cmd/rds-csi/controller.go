@@ -62,6 +62,9 @@ func assemble(ctx context.Context, cfg config.Config, o options) (p parts, err e
 	}
 	p.controller = driver.NewController(cfg.DefaultRDS(), p.cluster.ledger, o.logger)
 	p.controller.Lead = p.leader.ask
+	if p.cluster.client != nil {
+		p.controller.Claimed = p.cluster.client.PersistentVolumes
+	}
 	return p, nil
 }
 

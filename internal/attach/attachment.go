@@ -1,6 +1,10 @@
 package attach
 
-import "time"
+import (
+	"math"
+	"slices"
+	"time"
+)
 
 // Attachment is one VolumeAttachment: Kubernetes' wish that a volume be
 // attached to a node, and whether external-attacher says that it is.
@@ -24,8 +28,7 @@ type Attachment struct {
 	AttachError string // status.attachError.message: the answer to the last publish that failed
 }
 
-// Mode says on how many nodes a volume may be at once. The stricter is the
-// smaller.
+// Mode says which nodes may have a volume at once.
 type Mode int
 
 const (
@@ -35,14 +38,44 @@ const (
 	// MultiNode volumes (raw block, ReadWriteMany) may be on two nodes at a
 	// time, so that a virtual machine can migrate.
 	MultiNode
+	// Readers may be on any number of nodes (ReadOnlyMany): none of them writes.
+	Readers
 )
+
+// And is the mode of a volume of which two things are said: what they agree on.
+// Two that disagree agree on a single node only: a reader beside a writer would
+// read what is half written.
+func (m Mode) And(other Mode) Mode {
+	if m != other {
+		return SingleNode
+	}
+	return m
+}
+
+// refuses answers those of the rivals because of which a node may not have the
+// volume. Of a volume for readers all VolumeAttachments are readers'; what a
+// kubelet has in use without one may as well be written to.
+func (m Mode) refuses(rivals []rival) []rival {
+	switch {
+	case m == Readers:
+		return slices.DeleteFunc(rivals, func(r rival) bool { return !r.mounted })
+	case len(rivals) < m.limit():
+		return nil
+	default:
+		return rivals
+	}
+}
 
 // limit is the number of nodes that may have the volume at once.
 func (m Mode) limit() int {
-	if m == MultiNode {
+	switch m {
+	case MultiNode:
 		return 2
+	case Readers:
+		return math.MaxInt
+	default:
+		return 1
 	}
-	return 1
 }
 
 // Node is one Kubernetes Node, as its kubelet and its administrator speak of it.

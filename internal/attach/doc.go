@@ -81,6 +81,20 @@
 // word no more. What remains is a finalizer removed by hand within the moment by
 // which our watch of the Nodes lags: see below for who answers for that.
 //
+// # Readers
+//
+// A volume for readers may be on any number of nodes: no VolumeAttachment of one
+// is in the way of another, since none of their nodes writes (the node plugin
+// mounts such a volume read-only on a device that takes no writes). It is one only
+// as long as the caller and every VolumeAttachment of it, by its PersistentVolume,
+// say so. When one of them says anything else, there is a writer, or may be: then
+// the volume is for a single node, and the rule above holds for all of them alike,
+// so that no reader joins a writer and no writer joins readers. It is a function
+// of the VolumeAttachments like the rest, so a restart changes nothing.
+//
+// A kubelet's word without a VolumeAttachment does not say what it mounted the
+// volume for. It is in the way of readers too.
+//
 // # Migrations
 //
 // A MultiNode volume that two nodes have, attached or admitted, migrates, to the

@@ -137,7 +137,7 @@ func (l *Ledger) Publish(handle, node string, mode Mode, now time.Time) error {
 		return err
 	}
 	l.change(handle, node, func(v *volume) {
-		v.intend(node, now)
+		v.intend(node, mode, now)
 		if !l.standalone {
 			v.possess(node)
 		}
@@ -235,12 +235,13 @@ func (l *Ledger) decide(volume, node string, mode Mode, now time.Time) error {
 	if !seen && !l.standalone {
 		return l.notSeen(volume, node, v.spent(node))
 	}
+	mode = v.agree(mode)
 	for _, rivals := range v.rivals(own, node, l.skew) {
-		if len(rivals) >= min(mode, v.mode()).limit() {
-			return conflict(volume, node, rivals)
+		if inTheWay := mode.refuses(rivals); len(inTheWay) > 0 {
+			return conflict(volume, node, inTheWay)
 		}
 	}
-	if late := v.expired(own, now); late != nil {
+	if late := v.expired(own, now); late != nil && mode == MultiNode {
 		late.Volume = volume
 		return late
 	}

@@ -83,7 +83,7 @@ func (v *volume) stakes() []stake {
 
 // moves says whether the volume migrates.
 func (v *volume) moves() bool {
-	return len(v.held)+len(v.intents) > 1 && v.mode() == MultiNode && len(v.stakes()) > 1
+	return len(v.held)+len(v.intents) > 1 && v.agree(MultiNode) == MultiNode && len(v.stakes()) > 1
 }
 
 func (v *volume) migration(handle string) Migration {

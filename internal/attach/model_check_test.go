@@ -165,6 +165,9 @@ func (m *model) migration(volume string) (w Migration, moves bool) {
 // overdue: another node is attached, this one is not, and the time is over. All by
 // the view.
 func (m *model) overdue(volume, node string) bool {
+	if m.volumes[volume] == Readers {
+		return false // nobody moves
+	}
 	for _, own := range m.view {
 		if own.Volume != volume || own.Node != node || own.Attached || own.Deleting {
 			continue
@@ -193,7 +196,7 @@ func (m *model) Settle(t *rapid.T) {
 			if r.Volume != volume {
 				continue
 			}
-			free = free && !r.Deleting && !m.tied(r) && (m.mode(volume) == SingleNode || !m.now.After(r.Created.Add(modelTimeout)))
+			free = free && !r.Deleting && !m.tied(r) && (m.mode(volume) != MultiNode || !m.now.After(r.Created.Add(modelTimeout)))
 			wanted++
 			if m.ledger.decide(volume, r.Node, m.volumes[volume], m.now) == nil {
 				admitted++

@@ -18,8 +18,10 @@ import (
 // any point.
 //
 // What holds after every step (model_check_test.go):
-//   - at most one node (two for MultiNode) is admitted: publish said yes, and
-//     neither was it unpublished nor is its VolumeAttachment gone;
+//   - at most one node (two for MultiNode, any number for Readers) is admitted:
+//     publish said yes, and neither was it unpublished nor is its VolumeAttachment
+//     gone; of a volume for readers nobody else is admitted who may write, once
+//     that is known;
 //   - at most as many nodes have the volume mounted, as far as VolumeAttachments
 //     and kubelets' words tell, whatever went by force or by hand;
 //   - the numbers and the migrations are those of the log as far as it was seen;
@@ -82,7 +84,7 @@ func newModel(t *rapid.T) *model {
 		view: map[string]Attachment{}, narrowed: map[string]bool{},
 		nodes: []string{"a", "b", "c"}[:rapid.IntRange(2, 3).Draw(t, "nodes")],
 		volumes: rapid.SampledFrom([]map[string]Mode{
-			{"single": SingleNode}, {"multi": MultiNode}, {"single": SingleNode, "multi": MultiNode},
+			{"single": SingleNode}, {"multi": MultiNode}, {"single": SingleNode, "multi": MultiNode}, {"readers": Readers},
 		}).Draw(t, "volumes"),
 	}
 	m.ledger = NewLedger(Options{ClockSkew: modelSkew})
@@ -140,7 +142,7 @@ func (m *model) Publish(t *rapid.T) {
 
 func (m *model) publish(t *rapid.T, r *record, ends ...string) {
 	r.touched = true
-	mode := rapid.SampledFrom([]Mode{m.volumes[r.Volume], MultiNode, SingleNode}).Draw(t, "asked as")
+	mode := rapid.SampledFrom([]Mode{m.volumes[r.Volume], MultiNode, SingleNode, Readers}).Draw(t, "asked as")
 	err := m.ledger.Publish(r.Volume, r.Node, mode, m.now)
 	if !m.synced && !errors.Is(err, ErrUnknown) {
 		t.Fatalf("unknown ledger answered %v", err)
@@ -168,8 +170,8 @@ func (m *model) publish(t *rapid.T, r *record, ends ...string) {
 	}
 }
 
-// Narrow: the PersistentVolume of a volume is gone, and with it the proof that two
-// nodes may have it.
+// Narrow: the PersistentVolume of a volume is gone, and with it the proof that
+// several nodes may have it.
 func (m *model) Narrow(t *rapid.T) {
 	volume := rapid.SampledFrom(slices.Sorted(maps.Keys(m.volumes))).Draw(t, "volume")
 	if m.mode(volume) == SingleNode || rapid.IntRange(0, 9).Draw(t, "rarely") > 0 {

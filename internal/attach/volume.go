@@ -17,6 +17,7 @@ type held struct {
 // intent is an admission.
 type intent struct {
 	node  string
+	mode  Mode // as it was asked for
 	since time.Time
 }
 
@@ -97,9 +98,9 @@ func (v *volume) admitted(node string) bool {
 	return slices.ContainsFunc(v.intents, func(i intent) bool { return i.node == node })
 }
 
-func (v *volume) intend(node string, since time.Time) {
+func (v *volume) intend(node string, mode Mode, since time.Time) {
 	if !v.admitted(node) {
-		v.intents = append(v.intents, intent{node, since})
+		v.intents = append(v.intents, intent{node, mode, since})
 	}
 }
 
@@ -108,14 +109,19 @@ func (v *volume) release(node string) {
 	v.intents = slices.DeleteFunc(v.intents, func(i intent) bool { return node == "" || i.node == node })
 }
 
-// mode is the strictest that the VolumeAttachments bring.
-func (v *volume) mode() Mode {
+// agree is a mode, as far as all VolumeAttachments agree with it. Without
+// Kubernetes there are none, and those who were admitted speak.
+func (v *volume) agree(mode Mode) Mode {
 	for _, h := range v.held {
-		if h.Mode != MultiNode {
-			return SingleNode
-		}
+		mode = mode.And(h.Mode)
 	}
-	return MultiNode
+	if len(v.held) > 0 {
+		return mode
+	}
+	for _, i := range v.intents {
+		mode = mode.And(i.mode)
+	}
+	return mode
 }
 
 // spend marks what is seen of the node, or of all nodes, by the number of the

@@ -1,6 +1,8 @@
 package driver
 
 import (
+	"slices"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 
@@ -46,9 +48,13 @@ func checkCapabilities(caps []*csi.VolumeCapability) (fsType string, err error) 
 	if len(caps) == 0 {
 		return "", invalid("volume capabilities are required")
 	}
+	readers := 0
 	for _, c := range caps {
 		if err := checkCapability(c); err != nil {
 			return "", err
+		}
+		if attachMode(c) == attach.Readers {
+			readers++
 		}
 		asked := c.GetMount().GetFsType()
 		if fsType != "" && asked != "" && asked != fsType {
@@ -58,38 +64,32 @@ func checkCapabilities(caps []*csi.VolumeCapability) (fsType string, err error) 
 			fsType = asked
 		}
 	}
+	if readers > 0 && readers < len(caps) {
+		// external-attacher refuses the first of such a PersistentVolume as well, but only once a pod waits for it.
+		return "", invalid("ReadOnlyMany stands beside another access mode: a volume is either written to or read by many; make a volume of its own for the readers, from a snapshot or a clone")
+	}
 	return fsType, nil
 }
 
-// checkPublished refuses what a volume cannot be attached as. Raw block may be on several nodes: a virtual machine that
-// migrates sees to it itself that one of them writes. How many nodes there may be is the ledger's to decide.
-func checkPublished(c *csi.VolumeCapability) error {
-	switch {
-	case c.GetBlock() == nil:
-		return checkCapability(c)
-	case attachMode(c) == attach.MultiNode:
-		return nil
-	default:
-		return checkAccessMode(c.GetAccessMode().GetMode())
-	}
-}
-
-// attachMode is on how many nodes the volume may be by the request. external-attacher makes of the access modes of a
-// PersistentVolume one of CSI: ReadWriteMany becomes MULTI_NODE_MULTI_WRITER.
+// attachMode is which nodes may have the volume, by the request. external-attacher makes of the access modes of a
+// PersistentVolume one of CSI: ReadWriteMany becomes MULTI_NODE_MULTI_WRITER, ReadOnlyMany alone MULTI_NODE_READER_ONLY.
 func attachMode(c *csi.VolumeCapability) attach.Mode {
-	if c.GetBlock() != nil && c.GetAccessMode().GetMode() == csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER {
+	switch mode := c.GetAccessMode().GetMode(); {
+	case mode == csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY:
+		return attach.Readers
+	case mode == csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER && c.GetBlock() != nil:
 		return attach.MultiNode
+	default:
+		return attach.SingleNode
 	}
-	return attach.SingleNode
 }
 
+// checkCapability refuses what a volume cannot be used as.
 func checkCapability(c *csi.VolumeCapability) error {
 	switch {
 	case c == nil:
 		return invalid("volume capability is required")
-	case c.GetBlock() != nil:
-		return checkPublished(c)
-	case c.GetMount() == nil:
+	case c.GetBlock() == nil && c.GetMount() == nil:
 		return invalid("volume capability names no access type: mount or block is required")
 	case c.GetMount().GetVolumeMountGroup() != "":
 		return invalid("volume_mount_group is not supported: the capability VOLUME_MOUNT_GROUP is not advertised")
@@ -97,20 +97,24 @@ func checkCapability(c *csi.VolumeCapability) error {
 	if _, err := checkFSType(c.GetMount().GetFsType()); err != nil {
 		return err
 	}
-	return checkAccessMode(c.GetAccessMode().GetMode())
+	return checkAccessMode(c)
 }
 
-// checkAccessMode accepts the modes of a single node: two kernels on one ext4 or xfs destroy it.
-func checkAccessMode(mode csi.VolumeCapability_AccessMode_Mode) error {
-	switch mode {
-	case csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
+// checkAccessMode accepts the modes of a single node, readers on any number of them, and several nodes that write only to
+// raw block, where a virtual machine that migrates sees to it itself that one of them does: two kernels on one ext4 or xfs
+// destroy it. How many nodes there may be is the ledger's to decide.
+func checkAccessMode(c *csi.VolumeCapability) error {
+	mode := c.GetAccessMode().GetMode()
+	onOneNode := slices.Contains([]csi.VolumeCapability_AccessMode_Mode{
+		csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
 		csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER,
 		csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER,
-		csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY:
+		csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
+	}, mode)
+	if onOneNode || attachMode(c) != attach.SingleNode {
 		return nil
-	default:
-		return invalid("access mode %s is not supported: a volume is for one node at a time (ReadWriteOnce or ReadWriteOncePod); only raw block may be ReadWriteMany", mode)
 	}
+	return invalid("access mode %s is not supported: a volume is for one node at a time (ReadWriteOnce or ReadWriteOncePod), or for many that read (ReadOnlyMany); only raw block may be ReadWriteMany", mode)
 }
 
 // readOnly says whether pods may only read.

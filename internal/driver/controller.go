@@ -1,14 +1,12 @@
 package driver
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -42,6 +40,7 @@ type Appliance interface {
 	Volumes
 	Pools
 	Expander
+	Snapshots
 }
 
 // Admission decides which node may have a volume. Volumes are named by their canonical handle (appliance.ID.Key), since
@@ -86,6 +85,8 @@ type Controller struct {
 	Lead func() error
 	// Refused is told of an attach that was refused until the user acts. It must not wait. May be nil.
 	Refused func(volume, message string)
+	// Claimed answers the canonical handles of this cluster's PersistentVolumes, once they are known. Nil: no Kubernetes.
+	Claimed func() (handles []string, known bool)
 
 	defaultRDS string
 	ledger     Ledger
@@ -120,6 +121,8 @@ func (c *Controller) ControllerGetCapabilities(context.Context, *csi.ControllerG
 		csi.ControllerServiceCapability_RPC_GET_CAPACITY,
 		csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 		csi.ControllerServiceCapability_RPC_EXPAND_VOLUME,
+		csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH,
+		csi.ControllerServiceCapability_RPC_LIST_VOLUME_HEALTH,
 	}
 	caps := make([]*csi.ControllerServiceCapability, 0, len(built))
 	for _, t := range built {
@@ -128,88 +131,6 @@ func (c *Controller) ControllerGetCapabilities(context.Context, *csi.ControllerG
 		}})
 	}
 	return &csi.ControllerGetCapabilitiesResponse{Capabilities: caps}, nil
-}
-
-// creation is a CreateVolume request, read.
-type creation struct {
-	parameters
-	ask appliance.CreateRequest
-}
-
-// maxName is the specification's limit for names, and room enough in a comment on the RDS.
-const maxName = 128
-
-func parseCreation(req *csi.CreateVolumeRequest) (creation, error) {
-	var want creation
-	if err := checkName(req.GetName()); err != nil {
-		return want, err
-	}
-	switch {
-	case req.GetVolumeContentSource() != nil:
-		return want, invalid("volume %s: snapshots and clones are not supported yet: volume_content_source must be empty", req.GetName())
-	case len(req.GetMutableParameters()) > 0:
-		return want, invalid("volume %s: mutable parameters are not supported (MODIFY_VOLUME is not advertised)", req.GetName())
-	}
-	fsType, err := checkCapabilities(req.GetVolumeCapabilities())
-	if err != nil {
-		return want, err
-	}
-	if want.parameters, err = parseParameters(req.GetParameters()); err != nil {
-		return want, err
-	}
-	if fsType != "" && want.fsType != "" && fsType != want.fsType {
-		return want, invalid("the capability asks for %s, the parameter %s for %s", fsType, paramFSType, want.fsType)
-	}
-	chosen := cmp.Or(fsType, want.fsType, ext4)
-	want.ask = appliance.CreateRequest{
-		Name: req.GetName(), Claim: want.owner(), Pool: want.pool,
-		NVMeAddress: want.nvmeAddress, NVMePort: want.nvmePort,
-	}
-	want.ask.RequiredBytes, want.ask.LimitBytes, err = capacityFor(req.GetCapacityRange(), chosen)
-	return want, err
-}
-
-func checkName(name string) error {
-	switch {
-	case name == "":
-		return invalid("volume name is required")
-	case len(name) > maxName:
-		return invalid("volume name has %d bytes, at most %d are allowed", len(name), maxName)
-	case !utf8.ValidString(name):
-		return invalid("volume name %q is not valid UTF-8", name)
-	}
-	for _, r := range name {
-		if r < ' ' || r == 0x7f {
-			return invalid("volume name %q has control characters", name)
-		}
-	}
-	return nil
-}
-
-// CreateVolume makes a volume on an RDS.
-func (c *Controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
-	want, err := parseCreation(req)
-	if err != nil {
-		return nil, err
-	}
-	fleet, rds, name, err := c.appliance(want.rds)
-	if err != nil {
-		return nil, err
-	}
-	unlock, err := c.lock(name+"/"+appliance.SlotFor(fleet.ClusterID, want.ask.Name), "CreateVolume")
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	v, err := rds.Create(ctx, want.ask)
-	if err != nil {
-		return nil, err
-	}
-	return &csi.CreateVolumeResponse{Volume: &csi.Volume{
-		VolumeId:      v.ID.String(),
-		CapacityBytes: v.SizeBytes,
-		VolumeContext: volumeContext(v, want.parameters),
-	}}, nil
 }
 
 // DeleteVolume removes a volume that no node has. A handle that this driver cannot have issued names no volume.

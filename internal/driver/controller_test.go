@@ -156,17 +156,21 @@ func TestCreateRefuses(t *testing.T) {
 		code codes.Code
 		word string
 	}{
-		"no name":         {func(r *csi.CreateVolumeRequest) { r.Name = "" }, codes.InvalidArgument, "name is required"},
-		"a long name_B26": {func(r *csi.CreateVolumeRequest) { r.Name = strings.Repeat("x", 129) }, codes.InvalidArgument, "129 bytes"},
-		"a newline_B26":   {func(r *csi.CreateVolumeRequest) { r.Name = "a\nb" }, codes.InvalidArgument, "control characters"},
-		"not UTF-8_B26":   {func(r *csi.CreateVolumeRequest) { r.Name = "a\xff" }, codes.InvalidArgument, "UTF-8"},
-		"no capability":   {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities = nil }, codes.InvalidArgument, "capabilities are required"},
-		"nil capability":  {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities = []*csi.VolumeCapability{nil} }, codes.InvalidArgument, "capability is required"},
-		"no access type":  {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities[0].AccessType = nil }, codes.InvalidArgument, "access type"},
-		"no access mode":  {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities[0].AccessMode = nil }, codes.InvalidArgument, "access mode UNKNOWN"},
-		"a block volume for readers of many nodes": {func(r *csi.CreateVolumeRequest) {
-			r.VolumeCapabilities[0] = raw(csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY)
-		}, codes.InvalidArgument, "MULTI_NODE_READER_ONLY"},
+		"no name":            {func(r *csi.CreateVolumeRequest) { r.Name = "" }, codes.InvalidArgument, "name is required"},
+		"a long name_B26":    {func(r *csi.CreateVolumeRequest) { r.Name = strings.Repeat("x", 129) }, codes.InvalidArgument, "129 bytes"},
+		"a newline_B26":      {func(r *csi.CreateVolumeRequest) { r.Name = "a\nb" }, codes.InvalidArgument, "control characters"},
+		"not UTF-8_B26":      {func(r *csi.CreateVolumeRequest) { r.Name = "a\xff" }, codes.InvalidArgument, "UTF-8"},
+		"no capability":      {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities = nil }, codes.InvalidArgument, "capabilities are required"},
+		"nil capability":     {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities = []*csi.VolumeCapability{nil} }, codes.InvalidArgument, "capability is required"},
+		"no access type":     {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities[0].AccessType = nil }, codes.InvalidArgument, "access type"},
+		"no access mode":     {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities[0].AccessMode = nil }, codes.InvalidArgument, "access mode UNKNOWN"},
+		"readers of nothing": {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities[0] = raw(manyRead) }, codes.InvalidArgument, "without a data source"},
+		"readers beside a writer": {func(r *csi.CreateVolumeRequest) {
+			r.VolumeCapabilities = append(r.VolumeCapabilities, capability(manyRead, ""))
+		}, codes.InvalidArgument, "ReadOnlyMany"},
+		"one writer on many nodes": {func(r *csi.CreateVolumeRequest) {
+			r.VolumeCapabilities[0] = raw(csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER)
+		}, codes.InvalidArgument, "MULTI_NODE_SINGLE_WRITER"},
 		"many nodes_B3": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeCapabilities[0] = capability(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER, "")
 		}, codes.InvalidArgument, "MULTI_NODE_MULTI_WRITER"},

@@ -24,7 +24,7 @@ func Standby(leader string) error {
 func (c *Controller) lock(volume, operation string) (unlock func(), err error) {
 	if c.Lead != nil {
 		if err := c.Lead(); err != nil {
-			return nil, fmt.Errorf("volume %s: %w", volume, err)
+			return nil, fmt.Errorf("%s: %w", volume, err)
 		}
 	}
 	return c.locks.lock(volume, operation)

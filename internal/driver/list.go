@@ -18,10 +18,7 @@ import (
 
 // ListVolumes answers this cluster's volumes on all appliances, ordered by handle, with the nodes that have them.
 func (c *Controller) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
-	if req.GetMaxEntries() < 0 {
-		return nil, invalid("max_entries is negative")
-	}
-	after, err := parseToken(req.GetStartingToken())
+	after, err := parsePage(req)
 	if err != nil {
 		return nil, err
 	}
@@ -37,19 +34,22 @@ func (c *Controller) ListVolumes(ctx context.Context, req *csi.ListVolumesReques
 	if err != nil {
 		return nil, err
 	}
-	return page(volumes, after, int(req.GetMaxEntries())), nil
+	entries, next := page(volumes, handleOf, after, int(req.GetMaxEntries()))
+	return &csi.ListVolumesResponse{Entries: entries, NextToken: next}, nil
 }
 
-// listAll asks all appliances at once. One that does not answer fails the call: volumes missing from the list look
-// detached to the attacher.
-func (c *Controller) listAll(ctx context.Context, fleet *Fleet) ([]*csi.ListVolumesResponse_Entry, error) {
-	lists := make([][]appliance.Volume, len(fleet.Appliances))
+func handleOf(e *csi.ListVolumesResponse_Entry) string { return e.GetVolume().GetVolumeId() }
+
+// everywhere asks all of these appliances at once. One that does not answer fails the call: what is missing from a list reads
+// as gone.
+func everywhere[T any](ctx context.Context, appliances map[string]Appliance, ask func(context.Context, Appliance) ([]T, error)) ([]T, error) {
+	lists := make([][]T, len(appliances))
 	group, ctx := errgroup.WithContext(ctx)
 	i := 0
-	for _, rds := range fleet.Appliances {
+	for _, rds := range appliances {
 		list := &lists[i]
 		group.Go(func() (err error) {
-			*list, err = rds.List(ctx)
+			*list, err = ask(ctx, rds)
 			return err
 		})
 		i++
@@ -57,23 +57,35 @@ func (c *Controller) listAll(ctx context.Context, fleet *Fleet) ([]*csi.ListVolu
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
+	return slices.Concat(lists...), nil
+}
+
+// listAll: volumes missing from the list look detached to the attacher.
+func (c *Controller) listAll(ctx context.Context, fleet *Fleet) ([]*csi.ListVolumesResponse_Entry, error) {
+	all, err := everywhere(ctx, fleet.Appliances, func(ctx context.Context, rds Appliance) ([]appliance.Volume, error) { return rds.List(ctx) })
+	if err != nil {
+		return nil, err
+	}
 	var entries []*csi.ListVolumesResponse_Entry
-	for _, v := range slices.Concat(lists...) {
+	for _, v := range all {
 		if e := c.entry(v); e != nil {
 			entries = append(entries, e)
 		}
 	}
-	slices.SortFunc(entries, func(a, b *csi.ListVolumesResponse_Entry) int {
-		return strings.Compare(a.GetVolume().GetVolumeId(), b.GetVolume().GetVolumeId())
-	})
+	slices.SortFunc(entries, func(a, b *csi.ListVolumesResponse_Entry) int { return strings.Compare(handleOf(a), handleOf(b)) })
 	return entries, nil
 }
 
-// entry is the volume as the list shows it; nil for what is not this cluster's. A volume of the existing driver has
-// no owner on the RDS: it is shown when a node of this cluster has it, which proves whose it is.
+// ours says whether a volume is this cluster's. One of the existing driver has no owner on the RDS: it is when a node of
+// this cluster has it, which proves whose it is.
+func ours(v appliance.Volume, nodes []string) bool {
+	return v.Owner == appliance.OwnerOurs || v.Owner == appliance.OwnerNone && len(nodes) > 0
+}
+
+// entry is the volume as the list shows it; nil for what is not this cluster's.
 func (c *Controller) entry(v appliance.Volume) *csi.ListVolumesResponse_Entry {
 	nodes := c.ledger.Nodes(v.ID.Key())
-	if v.Owner != appliance.OwnerOurs && (v.Owner != appliance.OwnerNone || len(nodes) == 0) {
+	if !ours(v, nodes) {
 		return nil
 	}
 	if !v.Presentable() {
@@ -87,24 +99,34 @@ func (c *Controller) entry(v appliance.Volume) *csi.ListVolumesResponse_Entry {
 	}
 }
 
-// page cuts the entries after a handle. The token is the last handle shown, not an index: volumes that come and go
-// between two pages neither repeat nor hide others.
-func page(entries []*csi.ListVolumesResponse_Entry, after string, most int) *csi.ListVolumesResponse {
+// page cuts the entries, which are sorted by their handles, after one of these. The token is the last handle shown, not an
+// index: what comes and goes between two pages neither repeats nor hides others.
+func page[T any](entries []T, handle func(T) string, after string, most int) (shown []T, next string) {
 	from := 0
-	for after != "" && from < len(entries) && entries[from].GetVolume().GetVolumeId() <= after {
+	for after != "" && from < len(entries) && handle(entries[from]) <= after {
 		from++
 	}
 	entries = entries[from:]
 	if most == 0 || len(entries) <= most {
-		return &csi.ListVolumesResponse{Entries: entries}
+		return entries, ""
 	}
-	return &csi.ListVolumesResponse{
-		Entries:   entries[:most],
-		NextToken: tokenPrefix + base64.RawURLEncoding.EncodeToString([]byte(entries[most-1].GetVolume().GetVolumeId())),
-	}
+	return entries[:most], tokenPrefix + base64.RawURLEncoding.EncodeToString([]byte(handle(entries[most-1])))
 }
 
 const tokenPrefix = "after."
+
+// paged is a request for a list.
+type paged interface {
+	GetMaxEntries() int32
+	GetStartingToken() string
+}
+
+func parsePage(req paged) (after string, err error) {
+	if req.GetMaxEntries() < 0 {
+		return "", invalid("max_entries is negative")
+	}
+	return parseToken(req.GetStartingToken())
+}
 
 func parseToken(token string) (after string, err error) {
 	if token == "" {

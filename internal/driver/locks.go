@@ -21,7 +21,7 @@ func (l *locks) lock(key, operation string) (unlock func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if holder, busy := l.held[key]; busy {
-		return nil, fmt.Errorf("volume %s: %s waits for %s: %w; try again", key, operation, holder, errBusy)
+		return nil, fmt.Errorf("%s: %s waits for %s: %w; try again", key, operation, holder, errBusy)
 	}
 	if l.held == nil {
 		l.held = map[string]string{}

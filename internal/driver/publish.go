@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+
 	"github.com/rds-csi/rds-csi/internal/appliance"
 	"github.com/rds-csi/rds-csi/internal/attach"
 )
@@ -52,7 +53,7 @@ func (c *Controller) checkPublish(req *csi.ControllerPublishVolumeRequest) (appl
 	case req.GetReadonly():
 		return none, invalid("volume %s: readonly attachments are not supported (PUBLISH_READONLY is not advertised): publish it read-only to the pod", req.GetVolumeId())
 	}
-	if err := checkPublished(req.GetVolumeCapability()); err != nil {
+	if err := checkCapability(req.GetVolumeCapability()); err != nil {
 		return none, fmt.Errorf("volume %s: %w", req.GetVolumeId(), err)
 	}
 	return c.parseID(req.GetVolumeId())

@@ -123,9 +123,9 @@ func (v *volumes) terms(name, handle string) (mode attach.Mode, limit time.Durat
 	if p, ok := v.byName[name]; !ok || p.handle != handle {
 		return attach.SingleNode, 0
 	}
-	mode, limit = attach.MultiNode, attach.MostMigrationTimeout
+	mode, limit = v.byName[name].mode, attach.MostMigrationTimeout
 	for _, n := range v.byHandle[handle] {
-		mode, limit = min(mode, v.byName[n].mode), min(limit, v.byName[n].limit)
+		mode, limit = mode.And(v.byName[n].mode), min(limit, v.byName[n].limit)
 	}
 	return mode, limit
 }
@@ -147,13 +147,20 @@ func (f *feed) strip(pv *corev1.PersistentVolume) (p persistent, ours bool) {
 	return p, true
 }
 
-// accessMode: two nodes may have raw block that is ReadWriteMany, and nothing else.
+// accessMode: two nodes may have raw block that is ReadWriteMany, and any number
+// what is ReadOnlyMany and nothing else: external-attacher and kubelet then say
+// MULTI_NODE_READER_ONLY, whichever access mode they go by.
 func accessMode(spec *corev1.PersistentVolumeSpec) attach.Mode {
 	block := spec.VolumeMode != nil && *spec.VolumeMode == corev1.PersistentVolumeBlock
-	if block && slices.Contains(spec.AccessModes, corev1.ReadWriteMany) {
+	others := func(m corev1.PersistentVolumeAccessMode) bool { return m != corev1.ReadOnlyMany }
+	switch {
+	case block && slices.Contains(spec.AccessModes, corev1.ReadWriteMany):
 		return attach.MultiNode
+	case len(spec.AccessModes) > 0 && !slices.ContainsFunc(spec.AccessModes, others):
+		return attach.Readers
+	default:
+		return attach.SingleNode
 	}
-	return attach.SingleNode
 }
 
 // unresolvedPrefix stands before the name of a PersistentVolume whose handle was

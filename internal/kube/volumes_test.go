@@ -62,7 +62,8 @@ func wantTerms(t *testing.T, l *attach.Ledger, mode attach.Mode, limit time.Dura
 	}
 }
 
-// Only raw block with ReadWriteMany may be on two nodes, whatever a caller says.
+// Only raw block with ReadWriteMany may be on two nodes, and on any number what is
+// for readers only, whatever a caller says.
 func TestModeComesFromThePersistentVolume(t *testing.T) {
 	filesystem := corev1.PersistentVolumeFilesystem
 	for name, tt := range map[string]struct {
@@ -73,8 +74,17 @@ func TestModeComesFromThePersistentVolume(t *testing.T) {
 		"and ReadWriteOnce as well": {func(pv *corev1.PersistentVolume) {
 			pv.Spec.AccessModes = append(pv.Spec.AccessModes, corev1.ReadWriteOnce)
 		}, attach.MultiNode},
-		"raw block, ReadWriteOnce":       {func(pv *corev1.PersistentVolume) { pv.Spec.AccessModes[0] = corev1.ReadWriteOnce }, attach.SingleNode},
-		"raw block, ReadOnlyMany":        {func(pv *corev1.PersistentVolume) { pv.Spec.AccessModes[0] = corev1.ReadOnlyMany }, attach.SingleNode},
+		"raw block, ReadWriteOnce": {func(pv *corev1.PersistentVolume) { pv.Spec.AccessModes[0] = corev1.ReadWriteOnce }, attach.SingleNode},
+		"raw block, ReadOnlyMany":  {func(pv *corev1.PersistentVolume) { pv.Spec.AccessModes[0] = corev1.ReadOnlyMany }, attach.Readers},
+		"file system, ReadOnlyMany": {func(pv *corev1.PersistentVolume) {
+			pv.Spec.VolumeMode, pv.Spec.AccessModes[0] = nil, corev1.ReadOnlyMany
+		}, attach.Readers},
+		"ReadOnlyMany and ReadWriteOnce": {func(pv *corev1.PersistentVolume) {
+			pv.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany, corev1.ReadWriteOnce}
+		}, attach.SingleNode},
+		"raw block for readers and migrations": {func(pv *corev1.PersistentVolume) {
+			pv.Spec.AccessModes = append(pv.Spec.AccessModes, corev1.ReadOnlyMany)
+		}, attach.MultiNode},
 		"file system, ReadWriteMany":     {func(pv *corev1.PersistentVolume) { pv.Spec.VolumeMode = &filesystem }, attach.SingleNode},
 		"no mode said, ReadWriteMany":    {func(pv *corev1.PersistentVolume) { pv.Spec.VolumeMode = nil }, attach.SingleNode},
 		"raw block, no access mode said": {func(pv *corev1.PersistentVolume) { pv.Spec.AccessModes = nil }, attach.SingleNode},
@@ -90,9 +100,12 @@ func TestModeComesFromThePersistentVolume(t *testing.T) {
 				c.attachment("pv-1", "b", false)
 				l, stop := c.run()
 				defer stop()
-				holder := map[attach.Mode]string{attach.SingleNode: "a"}[tt.want]
+				holder := map[attach.Mode]string{attach.SingleNode: "a", attach.Readers: "a"}[tt.want]
 				wantTerms(t, l, tt.want, time.Minute)
 				wantConflict(t, l, "rds1/v1", "b", holder)
+				if err := l.Publish("rds1/v1", "b", attach.Readers, time.Now()); (err == nil) != (tt.want == attach.Readers) {
+					t.Errorf("to read: %v", err)
+				}
 			})
 		})
 	}
@@ -156,6 +169,8 @@ func TestTwoPersistentVolumesOfOneVolume(t *testing.T) {
 		c.deleteVolume("old")
 		c.shared("long", "v1", "1h")
 		wantTerms(t, l, attach.MultiNode, time.Minute)
+		c.shared("readers", "v1", "1h", corev1.ReadOnlyMany) // readers beside a writer, and a writer beside readers
+		wantTerms(t, l, attach.SingleNode, time.Minute)
 	})
 }
 

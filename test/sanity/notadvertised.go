@@ -44,9 +44,6 @@ func snapshots() []string {
 func others() []string {
 	return []string{
 		// The controller's health services of CSI 1.13 are not built yet.
-		"skipped: ControllerGetVolumeHealth [Controller Server] should fail when no volume id is provided",
-		"skipped: ControllerGetVolumeHealth [Controller Server] should return health for a valid volume",
-		"skipped: ControllerListVolumeHealth [Controller Server] should return appropriate response",
 
 		// MODIFY_VOLUME: a volume has no mutable parameters.
 		"skipped: Controller Service [Controller Server] CreateVolume should create volume with a volume attribute class",

@@ -1,0 +1,251 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/rds-csi/rds-csi/internal/appliance"
+)
+
+// healthPatience is how long one RDS may keep a call waiting that asks all of them: the others' volumes are worth telling
+// of while one is silent.
+const healthPatience = 10 * time.Second
+
+// ControllerGetVolumeHealth answers what is wrong with a volume on its RDS, each with what to do. That the RDS cannot be
+// asked is an error: it says nothing of the volume.
+func (c *Controller) ControllerGetVolumeHealth(ctx context.Context, req *csi.ControllerGetVolumeHealthRequest) (*csi.ControllerGetVolumeHealthResponse, error) {
+	if req.GetVolumeId() == "" {
+		return nil, invalid("volume id is required")
+	}
+	id, err := c.existing(req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	_, rds, _, err := c.appliance(id.RDS)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := c.health(ctx, rds, id)
+	if err != nil {
+		return nil, err
+	}
+	return &csi.ControllerGetVolumeHealthResponse{VolumeHealth: &csi.VolumeHealth{VolumeId: req.GetVolumeId(), HealthStatuses: entries}}, nil
+}
+
+func (c *Controller) health(ctx context.Context, rds Appliance, id appliance.ID) ([]*healthEntry, error) {
+	v, err := look(ctx, rds, id.Slot)
+	if errors.Is(err, appliance.ErrNotFound) {
+		wanted, unknown := c.wanted(id.Key())
+		if unknown == nil && wanted {
+			return []*healthEntry{gone(id)}, nil
+		}
+		return nil, errors.Join(err, unknown)
+	}
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := c.ledger.InUse(id.Key())
+	if err != nil {
+		return nil, fmt.Errorf("volume %s: %w", id, err)
+	}
+	pool, err := poolHealth(ctx, rds, v.Path)
+	return append(itemHealth(v, nodes), pool...), err
+}
+
+// look reads one volume, also one whose image is not there.
+func look(ctx context.Context, rds Appliance, slot string) (appliance.Volume, error) {
+	v, err := rds.Get(ctx, slot)
+	if !errors.Is(err, appliance.ErrAnswer) {
+		return v, err
+	}
+	list, again := rds.List(ctx)
+	if i := slices.IndexFunc(list, func(v appliance.Volume) bool { return v.ID.Slot == slot }); again == nil && i >= 0 {
+		return list[i], nil
+	}
+	return v, err
+}
+
+// wanted says whether Kubernetes knows the volume: then that the RDS does not is bad news and no misspelt handle.
+func (c *Controller) wanted(volume string) (bool, error) {
+	nodes, err := c.ledger.InUse(volume)
+	if err != nil || len(nodes) > 0 {
+		return err == nil, err
+	}
+	claimed, _ := c.claimed()
+	return slices.Contains(claimed, volume), nil
+}
+
+// claimed are the canonical handles of this cluster's PersistentVolumes; not known without Kubernetes.
+func (c *Controller) claimed() (handles []string, known bool) {
+	if c.Claimed == nil {
+		return nil, false
+	}
+	return c.Claimed()
+}
+
+// ControllerListVolumeHealth answers the volumes of this cluster with which something is wrong. An RDS that does not answer
+// makes that known for its volumes, and hides nothing of the others.
+func (c *Controller) ControllerListVolumeHealth(ctx context.Context, req *csi.ControllerListVolumeHealthRequest) (*csi.ControllerListVolumeHealthResponse, error) {
+	after, err := parsePage(req)
+	if err != nil {
+		return nil, err
+	}
+	fleet := c.fleet.Load()
+	if fleet == nil {
+		return nil, c.Ready()
+	}
+	if _, err := c.ledger.InUse(""); err != nil {
+		return nil, fmt.Errorf("health of volumes: %w", err)
+	}
+	ill, err := c.healthOfAll(ctx, fleet)
+	if err != nil {
+		return nil, err
+	}
+	entries, next := page(ill, (*csi.VolumeHealth).GetVolumeId, after, int(req.GetMaxEntries()))
+	return &csi.ControllerListVolumeHealthResponse{Entries: entries, NextToken: next}, nil
+}
+
+func (c *Controller) healthOfAll(ctx context.Context, fleet *Fleet) ([]*csi.VolumeHealth, error) {
+	claimed, known := c.claimed()
+	results := make(map[string][]*csi.VolumeHealth, len(fleet.Appliances))
+	var faults []error
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for name, rds := range fleet.Appliances {
+		mine := slices.DeleteFunc(slices.Clone(claimed), func(h string) bool { return !strings.HasPrefix(h, name+"/") })
+		wg.Go(func() {
+			result, err := c.healthOf(ctx, rds, mine)
+			if err != nil && known && ctx.Err() == nil {
+				result, err = c.unasked(mine, name, err), nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			results[name], faults = result, append(faults, err)
+		})
+	}
+	wg.Wait()
+	all := slices.Concat(slices.Collect(maps.Values(results))...)
+	slices.SortFunc(all, func(a, b *csi.VolumeHealth) int { return strings.Compare(a.GetVolumeId(), b.GetVolumeId()) })
+	return all, errors.Join(faults...)
+}
+
+// healthOf is that of one RDS's volumes: of what is this cluster's, and of what a PersistentVolume names.
+func (c *Controller) healthOf(ctx context.Context, rds Appliance, claimed []string) ([]*csi.VolumeHealth, error) {
+	ctx, cancel := context.WithTimeout(ctx, healthPatience)
+	defer cancel()
+	list, err := rds.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pools, missing := map[string][]*healthEntry{}, map[string]bool{}
+	for _, handle := range claimed {
+		missing[handle] = true
+	}
+	var all []*csi.VolumeHealth
+	for _, v := range list {
+		asked := missing[v.ID.Key()]
+		delete(missing, v.ID.Key())
+		nodes := c.ledger.Nodes(v.ID.Key())
+		if !asked && !ours(v, nodes) {
+			continue
+		}
+		at := v.Path.MountPoint()
+		if _, known := pools[at]; !known {
+			if pools[at], err = poolHealth(ctx, rds, v.Path); err != nil {
+				return nil, err
+			}
+		}
+		if entries := append(itemHealth(v, nodes), pools[at]...); len(entries) > 0 {
+			all = append(all, &csi.VolumeHealth{VolumeId: v.ID.String(), HealthStatuses: entries})
+		}
+	}
+	for handle := range missing {
+		if id, err := c.parseID(handle); err == nil {
+			all = append(all, &csi.VolumeHealth{VolumeId: handle, HealthStatuses: []*healthEntry{gone(id)}})
+		}
+	}
+	return all, nil
+}
+
+func (c *Controller) unasked(claimed []string, rds string, err error) []*csi.VolumeHealth {
+	all := make([]*csi.VolumeHealth, 0, len(claimed))
+	for _, handle := range claimed {
+		all = append(all, &csi.VolumeHealth{VolumeId: handle, HealthStatuses: []*healthEntry{
+			ill(degraded, "RDSNotAnswering", "the controller cannot ask rds %s how the volume is: %v. Check that the RDS is up and that the controller reaches its management address", rds, err),
+		}})
+	}
+	return all
+}
+
+func gone(id appliance.ID) *healthEntry {
+	return ill(inaccessible, "DiskItemGone", "rds %s has no disk item %s. If its image is still there, add the item again (type=file, with that slot and file-path); if not, restore the data from a snapshot or a backup", id.RDS, id.Slot)
+}
+
+// itemHealth is what a disk item tells. Of one that cannot be used at all only that is told.
+func itemHealth(v appliance.Volume, nodes []string) []*healthEntry {
+	on := "no node"
+	if len(nodes) > 0 {
+		on = strings.Join(nodes, ", ")
+	}
+	switch {
+	case v.Owner == appliance.OwnerForeign:
+		return []*healthEntry{ill(inaccessible, "NotOwned", "the disk item %s on rds %s does not name this cluster as its owner, so no node gets it: see clusterID in the configuration, and the item's comment", v.ID.Slot, v.ID.RDS)}
+	case v.SizeBytes == 0:
+		return []*healthEntry{ill(inaccessible, "ImageGone", "rds %s does not say how large the volume is: its image %s is not there. Check the pool; restore the file, or the data from a backup", v.ID.RDS, v.Path)}
+	case v.Mounted && len(nodes) > 0:
+		return []*healthEntry{ill(dataLoss, "MountedByRDS", "rds %s has mounted the file system of a volume that %s uses: two writers destroy it. Stop the pods, set mount-filesystem=no for %s on the RDS, and check the file system before it is used again", v.ID.RDS, on, v.ID.Slot)}
+	case v.Mounted:
+		return []*healthEntry{ill(inaccessible, "MountedByRDS", "rds %s has mounted the volume's file system, so no node gets it: set mount-filesystem=no for %s on the RDS", v.ID.RDS, v.ID.Slot)}
+	}
+	var entries []*healthEntry
+	if !v.Exported || v.NQN != appliance.NQNFor(v.ID.Slot) {
+		entries = append(entries, ill(inaccessible, "NotExported", "rds %s does not export the volume as %s (attached: %s): no node can connect. The next attach exports it again; until then set nvme-tcp-export=yes for %s on the RDS", v.ID.RDS, appliance.NQNFor(v.ID.Slot), on, v.ID.Slot))
+	}
+	if v.MountFilesystem {
+		entries = append(entries, ill(degraded, "MountFilesystemOn", "rds %s may mount the volume's file system beside the node that uses it (attached: %s): set mount-filesystem=no for %s on the RDS; the next attach does so too", v.ID.RDS, on, v.ID.Slot))
+	}
+	return entries
+}
+
+// Of a Btrfs pool five to ten percent are to stay free [V], and one that is full takes no write, not even to a file that is
+// there already.
+const (
+	poolFullAt       = 1 // percent free
+	poolNearlyFullAt = 5
+)
+
+// poolHealth is what the pool tells that a path lies in.
+func poolHealth(ctx context.Context, rds Appliance, path appliance.Path) ([]*healthEntry, error) {
+	pool, err := rds.Capacity(ctx, path)
+	if errors.Is(err, appliance.ErrPoolNotFound) {
+		return []*healthEntry{ill(inaccessible, "PoolGone", "the pool that holds the volume is not there: %v", err)}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var entries []*healthEntry
+	if !sound(pool.State) {
+		entries = append(entries, ill(degraded, "PoolDegraded", "the pool of %s is in state %q: look at its drives (/disk print detail) and replace what failed", path, pool.State))
+	}
+	switch percent := float64(pool.FreeBytes) * 100 / float64(max(pool.SizeBytes, 1)); {
+	case percent < poolFullAt:
+		entries = append(entries, ill(degraded, "PoolFull", "the pool of %s has %d of %d bytes free: writes to its volumes may fail now. Delete what nobody needs, snapshots first, or add drives", path, pool.FreeBytes, pool.SizeBytes))
+	case percent < poolNearlyFullAt:
+		entries = append(entries, ill(degraded, "PoolNearlyFull", "the pool of %s has %d of %d bytes free: make room before writes to its volumes fail", path, pool.FreeBytes, pool.SizeBytes))
+	}
+	return entries, nil
+}
+
+// sound are the states of a healthy array: "clean" was seen [R], the others are what Linux calls the same while it is
+// written to [I]. A pool of one drive has none.
+func sound(state string) bool {
+	return slices.Contains([]string{"", "clean", "active", "active-idle", "write-pending"}, state)
+}
