@@ -226,7 +226,9 @@ func (i *installation) awaitRefused(attachment, node string, holders ...string) 
 		if err != nil {
 			return err
 		}
-		uid = string(a.UID)
+		if uid = string(a.UID); a.Status.Attached {
+			i.t.Fatalf("%s is attached: one too many", attachment)
+		}
 		return refusedFor(a, node, holders...)
 	})
 	if at := seen.attachedAt(attachment, uid); !at.IsZero() {

@@ -36,10 +36,10 @@ func soon(most time.Duration) <-chan time.Time {
 }
 
 // restart kills the controller without a warning and starts it again.
-func (i *installation) restart() {
-	i.t.Helper()
-	i.controller.Kill()
-	i.startController()
+func (r *replica) restart() {
+	r.of.t.Helper()
+	r.controller.Kill()
+	r.startController()
 }
 
 // The case this project started from: however the controller ends, and whenever, the gauge says nothing or the truth.

@@ -25,13 +25,21 @@ type installation struct {
 	namespace string
 	driver    string // CSI driver name
 	class     string // StorageClass, and the start of every other name
-	dir       string // configuration, socket, the RDS's data
-	address   string // of the controller's metrics
+	dir       string // configuration, sockets, the RDS's data
 	chart     chart
-	api       *controlplane.Proxy // the controller's way to the API server
+	api       *controlplane.Proxy // the controllers' way to the API server
+	simulator *controlplane.Process
 
+	*replica // the first, and in most tests the only one
+}
+
+// replica is what one pod of the controller's Deployment runs.
+type replica struct {
+	of         *installation
+	name       string
+	address    string // of the controller's metrics
 	controller *controlplane.Process
-	simulator  *controlplane.Process
+	sidecars   []*sidecar
 }
 
 // newInstallation installs the driver with external-provisioner and external-attacher, and waits until it is ready.
@@ -49,9 +57,8 @@ func prepare(t *testing.T) *installation {
 	t.Helper()
 	name := short(t.Name())
 	i := &installation{t: t, namespace: "rds-csi-" + name, driver: name + ".csi.srvlab.io", class: name, dir: shortDir(t)}
+	i.replica = i.newReplica("")
 	var err error
-	i.address, err = controlplane.FreeAddress(t.Context())
-	i.must(err)
 	i.api, err = controlplane.NewProxy(t.Context(), plane.Front.Address())
 	i.must(err)
 	t.Cleanup(i.api.Close)
@@ -77,8 +84,16 @@ func shortDir(t *testing.T) string {
 
 func (i *installation) in(name string) string { return filepath.Join(i.dir, name) }
 
+// newReplica is one that was not started.
+func (i *installation) newReplica(name string) *replica {
+	i.t.Helper()
+	address, err := controlplane.FreeAddress(i.t.Context())
+	i.must(err)
+	return &replica{of: i, name: name, address: address}
+}
+
 // socket is the controller's.
-func (i *installation) socket() string { return i.in("csi.sock") }
+func (r *replica) socket() string { return r.of.in("csi" + r.name + ".sock") }
 
 // launch starts a program that is ended with the test, with a log of its own.
 func (i *installation) launch(name, program string, args ...string) *controlplane.Process {
@@ -107,25 +122,26 @@ func (i *installation) startSimulator() (config string) {
 	return string(text)
 }
 
-// startController starts the driver, again if need be, and does not wait.
-func (i *installation) startController(more ...string) {
-	i.t.Helper()
-	i.controller = i.launch("rds-csi", filepath.Join(built, "rds-csi"), i.chart.arguments(i.t, "rds-csi", append([]string{
-		"--config=" + i.in("driver.yaml"), "--endpoint=unix://" + i.socket(), "--metrics-address=" + i.address,
-		"--kubeconfig=" + i.in("driver.kubeconfig"), "--leader-election=false",
-	}, more...)...)...)
+// startController starts the driver, again if need be, and does not wait. In a cluster its identity is the pod's name.
+func (r *replica) startController() {
+	r.of.t.Helper()
+	r.controller = r.of.launch("rds-csi"+r.name, filepath.Join(built, "rds-csi"), r.of.chart.arguments(r.of.t, "rds-csi",
+		"--config="+r.of.in("driver.yaml"), "--endpoint=unix://"+r.socket(), "--metrics-address="+r.address,
+		"--kubeconfig="+r.of.in("driver.kubeconfig"), "--leader-election-identity=controller"+r.name)...)
 }
 
-// awaitReady waits for the driver's own word.
-func (i *installation) awaitReady() {
-	i.t.Helper()
-	i.poll("the controller is ready", i.controller, func(ctx context.Context) error {
-		status, body, err := get(ctx, "http://"+i.address+"/readyz")
+// awaitReady waits for the driver's own word; the answer says more.
+func (r *replica) awaitReady() (note string) {
+	r.of.t.Helper()
+	r.of.poll("the controller is ready", r.controller, func(ctx context.Context) error {
+		status, body, err := get(ctx, "http://"+r.address+"/readyz")
 		if err == nil && status != http.StatusOK {
 			err = fmt.Errorf("%d: %s", status, body)
 		}
+		note = body
 		return err
 	})
+	return note
 }
 
 // poll is for what nobody tells of.
@@ -175,24 +191,34 @@ type sidecar struct {
 
 // startSidecars starts the sidecars of the pod. They may ask the API server more often, and repeat what failed sooner,
 // than by default: a test is in a hurry.
-func (i *installation) startSidecars() {
-	i.t.Helper()
-	for name := range i.chart.containers {
+func (r *replica) startSidecars() {
+	r.of.t.Helper()
+	for name := range r.of.chart.containers {
 		if strings.HasPrefix(name, "csi-") {
-			i.startSidecar(name)
+			r.startSidecar(name)
 		}
 	}
 }
 
-func (i *installation) startSidecar(name string) *sidecar {
+func (r *replica) startSidecar(name string) {
+	i := r.of
 	i.t.Helper()
-	arguments := i.chart.arguments(i.t, name, "--csi-address="+i.socket(), "--kubeconfig="+i.in("sidecar.kubeconfig"),
+	arguments := i.chart.arguments(i.t, name, "--csi-address="+r.socket(), "--kubeconfig="+i.in("sidecar.kubeconfig"),
 		"--leader-election-namespace="+i.namespace, "--kube-api-qps=200", "--kube-api-burst=400", "--retry-interval-max=5s", "--v=5")
 	ctx, stop := context.WithCancel(context.Background())
 	s := &sidecar{stop: stop}
-	s.ended.Go(func() { supervise(ctx, i.class+"-"+name, plane.Programs.Path(name), arguments) })
+	s.ended.Go(func() { supervise(ctx, i.class+"-"+name+r.name, plane.Programs.Path(name), arguments) })
+	r.sidecars = append(r.sidecars, s)
 	i.t.Cleanup(s.end)
-	return s
+}
+
+// die is the end of the pod with its machine: nobody says goodbye.
+func (r *replica) die() {
+	r.controller.Kill()
+	for _, s := range r.sidecars {
+		s.end()
+	}
+	r.sidecars = nil
 }
 
 func (s *sidecar) end() {

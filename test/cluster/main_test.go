@@ -67,7 +67,7 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	}
 	fmt.Fprintf(os.Stderr, "cluster: ready after %s, logs in %s\n", time.Since(began).Round(time.Second), plane.Logs())
 	code = m.Run()
-	err = checkRequests()
+	err = checkRequests(ctx)
 	seen.close()
 	if closed() {
 		plane.Close()

@@ -6,11 +6,13 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // A claim becomes a volume on the RDS through external-provisioner, and is gone from there when it is deleted.
@@ -53,6 +55,72 @@ func TestClaim(t *testing.T) {
 			return fmt.Errorf("%w: %v", errStill, left)
 		}
 		return nil
+	})
+}
+
+// A claim that is made larger gets a larger volume through external-resizer.
+func TestExpansion(t *testing.T) {
+	i := newInstallation(t)
+	claim := i.makeClaim(i.class).Name
+	pv := i.bound(claim)
+	_, err := plane.Admin.CoreV1().PersistentVolumeClaims(space).Patch(t.Context(), claim, types.MergePatchType,
+		[]byte(`{"spec":{"resources":{"requests":{"storage":"128Mi"}}}}`), metav1.PatchOptions{})
+	i.must(err)
+	seen.until(t, "the PersistentVolume is larger", func() error {
+		v, err := seen.volumes.Get(pv.Name)
+		if err == nil && v.Spec.Capacity.Storage().Value() != 128<<20 {
+			err = fmt.Errorf("it has %s", v.Spec.Capacity.Storage())
+		}
+		return err
+	})
+}
+
+// An attach that is refused is told on the claim, where its user looks, in the words of the refusal.
+func TestRefusalIsToldOnTheClaim(t *testing.T) {
+	i := newInstallation(t)
+	first, second := i.node("first"), i.node("second")
+	claim := i.makeClaim(i.class).Name
+	volume := i.bound(claim)
+	i.awaitAttached(i.attach(volume, first))
+	wanted := i.attach(volume, second)
+	i.awaitRefused(wanted, second, first)
+	i.awaitEvent("PersistentVolumeClaim", claim, corev1.EventTypeWarning, "AttachRefused", first, second)
+}
+
+// A migration is told on the claim when it begins and when it ends.
+func TestMigrationIsToldOnTheClaim(t *testing.T) {
+	i := newInstallation(t)
+	first, second := i.node("first"), i.node("second")
+	claim := i.makeClaim(i.class, raw, shared).Name
+	volume := i.bound(claim)
+	held := i.attach(volume, first)
+	i.awaitAttached(held)
+	i.awaitAttached(i.attach(volume, second))
+	i.awaitEvent("PersistentVolumeClaim", claim, corev1.EventTypeNormal, "MigrationStarted", first, second)
+	i.detach(held)
+	i.awaitEvent("PersistentVolumeClaim", claim, corev1.EventTypeNormal, "MigrationEnded", first, second)
+}
+
+// awaitEvent waits for an event of the driver whose message names all of that.
+func (i *installation) awaitEvent(kind, name, level, reason string, words ...string) {
+	i.t.Helper()
+	seen.until(i.t, reason+" is told on "+kind+" "+name, func() error {
+		events, err := seen.events.List(everything())
+		if err != nil {
+			return err
+		}
+		var others []string
+		for _, e := range events {
+			if e.InvolvedObject.Kind != kind || e.InvolvedObject.Name != name {
+				continue
+			}
+			lacks := func(word string) bool { return !strings.Contains(e.Message, word) }
+			if e.Type == level && e.Reason == reason && !slices.ContainsFunc(words, lacks) {
+				return nil
+			}
+			others = append(others, fmt.Sprintf("%s %s: %s", e.Type, e.Reason, e.Message))
+		}
+		return fmt.Errorf("only %q", others)
 	})
 }
 

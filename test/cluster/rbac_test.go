@@ -3,29 +3,144 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"flag"
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/rds-csi/rds-csi/test/cluster/controlplane"
 )
 
-// checkRequests fails the run when anything that runs in the controller's pod asked for what its role does not allow.
-// The API server's audit log is asked, not the programs': a sidecar may hide that it was refused.
-func checkRequests() error {
+// checkRequests is about the whole run: nothing that runs in the controller's pod asked for what the chart's roles do
+// not allow, and, when all tests ran, nothing is allowed that nobody asked for. The API server's audit log is asked,
+// not the programs: a sidecar may hide that it was refused.
+func checkRequests(ctx context.Context) error {
 	all, err := plane.Requests()
 	if err != nil {
 		return err
 	}
-	refused := map[string]int{}
+	faults := []error{refusedRequests(all), forbiddenInLogs()}
+	if wanted := flag.Lookup("test.run"); wanted == nil || wanted.Value.String() == "" {
+		faults = append(faults, unusedRights(ctx, all))
+	}
+	return errors.Join(faults...)
+}
+
+func refusedRequests(all []controlplane.Request) error {
+	times := map[string]int{}
 	for _, r := range all {
 		if r.Code == 403 {
-			refused[fmt.Sprintf("%s (%s): %s %s %s/%s", r.User, r.Agent, r.Verb, r.Group, r.Resource, r.Subresource)]++
+			times[fmt.Sprintf("%s (%s): %s %s %s/%s", r.User, r.Agent, r.Verb, r.Group, r.Resource, r.Subresource)]++
 		}
 	}
-	if len(refused) == 0 {
+	if len(times) == 0 {
 		return nil
 	}
-	var text strings.Builder
-	for what, times := range refused {
-		fmt.Fprintf(&text, "\n%d times %s", times, what)
+	return fmt.Errorf("the chart's roles lack what was asked for: %v", times)
+}
+
+// forbiddenInLogs looks for the word that Kubernetes has for it.
+func forbiddenInLogs() error {
+	files, err := filepath.Glob(filepath.Join(plane.Logs(), "*-csi*.log"))
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("no logs of the driver and the sidecars: %w", err)
 	}
-	return fmt.Errorf("the chart's roles lack what was asked for:%s", text.String())
+	var faults []error
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "is forbidden") {
+				faults = append(faults, fmt.Errorf("%s: %.300s", filepath.Base(file), line))
+				break
+			}
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// part of the pod is who has a role of its own, by the end of the role's name, and its User-Agent.
+func parts() map[string]string {
+	return map[string]string{"controller": "rds-csi", "provisioner": "csi-provisioner", "attacher": "csi-attacher", "resizer": "csi-resizer"}
+}
+
+// unneeded are rights that no test uses although they are needed, with the reason.
+func unneeded() map[string]string {
+	const repeated = "an event that repeats itself within minutes is a patch of the first"
+	return map[string]string{
+		"provisioner patch /events":                  repeated,
+		"attacher patch /events":                     repeated,
+		"resizer patch /events":                      repeated,
+		"controller patch /events":                   repeated,
+		"provisioner patch /persistentvolumes":       "takes its finalizer off a PersistentVolume that another release put there",
+		"provisioner update /persistentvolumeclaims": "only of claims that wait for a node (WaitForFirstConsumer) and must be scheduled anew",
+	}
+}
+
+// unusedRights are what the roles allow and nobody asked for. Reading counts as one right: which of get, list and watch
+// a client uses changes with its version.
+func unusedRights(ctx context.Context, all []controlplane.Request) error {
+	used := map[string]bool{}
+	for _, r := range all {
+		for part, agent := range parts() {
+			if strings.HasPrefix(r.Agent, agent) {
+				used[right(part, r.Verb, r.Group, r.Resource, r.Subresource)] = true
+			}
+		}
+	}
+	roles, err := plane.Admin.RbacV1().ClusterRoles().List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=rds-csi"})
+	if err != nil {
+		return err
+	}
+	unused := map[string]bool{}
+	for _, role := range roles.Items {
+		part := role.Name[strings.LastIndex(role.Name, "-")+1:]
+		if parts()[part] == "" {
+			return fmt.Errorf("role %s is nobody's", role.Name)
+		}
+		for _, allowed := range rights(part, role.Rules) {
+			if !used[allowed] && unneeded()[allowed] == "" {
+				unused[allowed] = true
+			}
+		}
+	}
+	if len(unused) > 0 {
+		return fmt.Errorf("the chart's roles allow what nobody asked for in any test: %s", strings.Join(slices.Sorted(maps.Keys(unused)), ", "))
+	}
+	if len(roles.Items) == 0 {
+		return errors.New("no roles found")
+	}
+	return nil
+}
+
+func rights(part string, rules []rbacv1.PolicyRule) (all []string) {
+	for _, rule := range rules {
+		for _, group := range rule.APIGroups {
+			for _, resource := range rule.Resources {
+				name, sub, _ := strings.Cut(resource, "/")
+				for _, verb := range rule.Verbs {
+					all = append(all, right(part, verb, group, name, sub))
+				}
+			}
+		}
+	}
+	return all
+}
+
+func right(part, verb, group, resource, subresource string) string {
+	switch verb {
+	case "get", "list", "watch":
+		verb = "read"
+	}
+	return strings.TrimSuffix(fmt.Sprintf("%s %s %s/%s/%s", part, verb, group, resource, subresource), "/")
 }
