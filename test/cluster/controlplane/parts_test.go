@@ -123,6 +123,10 @@ func TestLauncher(t *testing.T) {
 		t.Error(err)
 	}
 	l.Close() // ends a paused one as well
+	if _, err := l.Start("late", "/bin/true"); err == nil {
+		t.Error("a closed launcher starts")
+	}
+	l.Close()
 	if long.Err() == nil {
 		t.Error("long outlived its launcher")
 	}

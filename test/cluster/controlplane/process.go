@@ -68,9 +68,12 @@ func (p *Process) Resume() error { return p.cmd.Process.Signal(syscall.SIGCONT) 
 // The kernel sends a child its parent-death signal when the thread that started it ends, not the process. The Go
 // runtime may end threads; so all children are started by one goroutine that keeps its thread.
 type Launcher struct {
-	logs   string
-	starts chan func()
-	ended  chan struct{}
+	logs    string
+	starts  chan func()
+	closing chan struct{} // closed: nothing is started any more
+	over    chan struct{} // closed: everything has ended, and the thread may
+	ended   chan struct{}
+	close   func()
 
 	mu      sync.Mutex
 	running map[*Process]bool
@@ -78,16 +81,54 @@ type Launcher struct {
 
 // NewLauncher has the logs written into a folder.
 func NewLauncher(logs string) *Launcher {
-	l := &Launcher{logs: logs, starts: make(chan func()), ended: make(chan struct{}), running: map[*Process]bool{}}
-	go func() {
-		defer close(l.ended)
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		for start := range l.starts {
-			start()
-		}
-	}()
+	l := &Launcher{
+		logs: logs, starts: make(chan func()), closing: make(chan struct{}), over: make(chan struct{}), ended: make(chan struct{}),
+		running: map[*Process]bool{},
+	}
+	l.close = sync.OnceFunc(l.endAll)
+	go l.run()
 	return l
+}
+
+func (l *Launcher) run() {
+	defer close(l.ended)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for {
+		select {
+		case start := <-l.starts:
+			start()
+		case <-l.over:
+			return
+		}
+	}
+}
+
+// errClosed is a start after the end.
+var errClosed = errors.New("the control plane was closed")
+
+// start has a process started by the goroutine that keeps its thread.
+func (l *Launcher) start(p *Process) error {
+	started := make(chan error, 1)
+	select {
+	case l.starts <- func() { started <- l.startHere(p) }:
+		return <-started
+	case <-l.closing:
+		return errClosed
+	}
+}
+
+func (l *Launcher) startHere(p *Process) error {
+	select {
+	case <-l.closing:
+		return errClosed
+	default:
+	}
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	l.note(p, true)
+	return nil
 }
 
 // Start runs a program. A second start under the same name goes on in the same log.
@@ -100,12 +141,9 @@ func (l *Launcher) Start(name, program string, args ...string) (*Process, error)
 	p.cmd = exec.Command(program, args...) //nolint:noctx // it outlives the call; Stop, Kill and Close end it
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true} // an interrupt at the terminal is for us, we end them in order
-	started := make(chan error, 1)
-	l.starts <- func() { started <- p.cmd.Start() }
-	if err := <-started; err != nil {
+	if err := l.start(p); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, errors.Join(err, log.Close()))
 	}
-	l.note(p, true)
 	go func() {
 		p.err = p.cmd.Wait()
 		if p.err == nil {
@@ -128,8 +166,14 @@ func (l *Launcher) note(p *Process, running bool) {
 	}
 }
 
-// Close ends what still runs, all at once.
-func (l *Launcher) Close() {
+// Close ends what still runs, all at once; nothing can be started any more.
+func (l *Launcher) Close() { l.close() }
+
+func (l *Launcher) endAll() {
+	close(l.closing)
+	idle := make(chan struct{})
+	l.starts <- func() { close(idle) } // a start under way has been noted then
+	<-idle
 	l.mu.Lock()
 	left := slices.Collect(maps.Keys(l.running))
 	l.mu.Unlock()
@@ -138,7 +182,7 @@ func (l *Launcher) Close() {
 		all.Go(p.Stop)
 	}
 	all.Wait()
-	close(l.starts)
+	close(l.over)
 	<-l.ended
 }
 
