@@ -87,7 +87,7 @@ func (f *Filesystem) noted(dev Device, m Mount, super geometry, found []Symptom)
 		return nil, nil
 	}
 	sum := Symptom{ErrorsRecorded, fmt.Sprintf("%d errors are noted in its superblock", e.count)}
-	if e.last < super.mounted {
+	if e.last <= super.mounted { // both in seconds: an error of the first one is taken for older
 		return []Symptom{sum}, nil
 	}
 	sum.Detail += ", the last one since it was mounted, so writes may fail"

@@ -79,7 +79,7 @@ func TestExamine(t *testing.T) {
 		"made read-only":     {"ext4", func(h *host, _ *fakeDisk, s string) { h.superFlags(s, "ro"); h.flags(s, "ro,relatime") }, nil},
 		"turned read-only":   {"ext4", func(h *host, _ *fakeDisk, s string) { h.superFlags(s, "ro,errors=remount-ro") }, []Ailment{TurnedReadOnly}},
 		"emergency":          {"ext4", func(h *host, _ *fakeDisk, s string) { h.superFlags(s, "rw,emergency_ro") }, []Ailment{TurnedReadOnly}},
-		"errors noted":       {"ext4", func(_ *host, d *fakeDisk, _ string) { d.errors = noted{3, 999} }, []Ailment{ErrorsRecorded}},
+		"errors noted":       {"ext4", func(_ *host, d *fakeDisk, _ string) { d.errors = noted{3, 1000} }, []Ailment{ErrorsRecorded}},
 		"noted in this life": {"ext4", func(_ *host, d *fakeDisk, _ string) { d.errors = noted{3, 1001} }, []Ailment{ErrorsRecorded}},
 		"and it stops then": {"ext4", func(h *host, d *fakeDisk, s string) {
 			h.superFlags(s, "rw,errors=remount-ro")

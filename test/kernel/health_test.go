@@ -176,6 +176,8 @@ func TestHealthOfAFilesystemWithErrors(t *testing.T) {
 		target := mountPoint(t, "target")
 		must(t, p.stage())
 		must(t, p.publish(target, false))
+		mounted := time.Now().Unix()
+		eventually(t, "the next second, which is how exactly ext4 notes times", func() bool { return time.Now().Unix() > mounted })
 		ns, err := p.i.Find(p.nqn)
 		must(t, err)
 		must(t, os.WriteFile(filepath.Join("/sys/fs/ext4", ns.Name, "trigger_fs_error"), []byte("test"), 0o200))
