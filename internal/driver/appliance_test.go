@@ -150,10 +150,56 @@ func steps() []step {
 			_, err := r.GetCapacity(ctx, &csi.GetCapacityRequest{})
 			return err
 		}},
+		{"CreateSnapshot", 1, func(ctx context.Context, r *rig, id string) error {
+			_, err := r.snapshot(ctx, "snapshot-1", id)
+			return err
+		}},
+		{"CreateSnapshot again", 1, func(ctx context.Context, r *rig, id string) error {
+			_, err := r.snapshot(ctx, "snapshot-1", id)
+			return err
+		}},
+		{"GetSnapshot", 1, func(ctx context.Context, r *rig, _ string) error {
+			_, err := r.GetSnapshot(ctx, &csi.GetSnapshotRequest{SnapshotId: snapshotOne()})
+			return ignoreNotFound(err)
+		}},
+		{"ListSnapshots", 1, func(ctx context.Context, r *rig, _ string) error {
+			_, err := r.ListSnapshots(ctx, &csi.ListSnapshotsRequest{})
+			return err
+		}},
+		{"CreateVolume from a volume", 1, func(ctx context.Context, r *rig, id string) error {
+			_, err := r.from(ctx, "cloned", 64*mib, ofVolume(id))
+			return err
+		}},
+		{"CreateVolume from a snapshot", 1, func(ctx context.Context, r *rig, _ string) error {
+			_, err := r.from(ctx, "restored", 64*mib, ofSnapshot(snapshotOne()))
+			return ignoreNotFound(err)
+		}},
+		{"ControllerGetVolumeHealth", 2, func(ctx context.Context, r *rig, id string) error {
+			_, err := r.ControllerGetVolumeHealth(ctx, &csi.ControllerGetVolumeHealthRequest{VolumeId: id})
+			return err
+		}},
+		{"ControllerListVolumeHealth", 2, func(ctx context.Context, r *rig, _ string) error {
+			_, err := r.ControllerListVolumeHealth(ctx, &csi.ControllerListVolumeHealthRequest{})
+			return err
+		}},
+		{"DeleteSnapshot", 2, func(ctx context.Context, r *rig, _ string) error {
+			_, err := r.DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{SnapshotId: snapshotOne()})
+			return err
+		}},
 		{"ControllerUnpublishVolume", 0, func(ctx context.Context, r *rig, id string) error { return r.unpublish(ctx, id, "node-a") }},
 		{"DeleteVolume", 1, func(ctx context.Context, r *rig, id string) error { return r.delete(ctx, id) }},
 		{"DeleteVolume again", 2, func(ctx context.Context, r *rig, id string) error { return r.delete(ctx, id) }},
 	}
+}
+
+func snapshotOne() string { return "rds1/" + appliance.SnapshotIDFor(cluster, "snapshot-1") }
+
+// ignoreNotFound: where a step runs alone, there is no snapshot; that is an answer too.
+func ignoreNotFound(err error) error {
+	if driver.Code(err) == codes.NotFound {
+		return nil
+	}
+	return err
 }
 
 // The budget of architecture.md, asserted: console commands per RPC on a warm connection, for any number of volumes. Each of

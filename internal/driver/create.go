@@ -98,6 +98,7 @@ func (c *Controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 		return nil, err
 	}
 	defer release()
+	want.ask.SourceAttached = len(nodes) > 0
 	v, err := rds.Create(ctx, want.ask)
 	if err != nil {
 		return nil, onNodes(err, nodes)

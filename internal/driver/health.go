@@ -207,7 +207,7 @@ func itemHealth(v appliance.Volume, nodes []string) []*healthEntry {
 	}
 	var entries []*healthEntry
 	if !v.Exported || v.NQN != appliance.NQNFor(v.ID.Slot) {
-		entries = append(entries, ill(inaccessible, "NotExported", "rds %s does not export the volume as %s (attached: %s): no node can connect. The next attach exports it again; until then set nvme-tcp-export=yes for %s on the RDS", v.ID.RDS, appliance.NQNFor(v.ID.Slot), on, v.ID.Slot))
+		entries = append(entries, ill(inaccessible, "NotExported", "rds %s does not export the volume as %s (attached: %s): no node can connect. That is so while a snapshot or a clone is copied from it; else the next attach exports it again, or nvme-tcp-export=yes for %s on the RDS", v.ID.RDS, appliance.NQNFor(v.ID.Slot), on, v.ID.Slot))
 	}
 	if v.MountFilesystem {
 		entries = append(entries, ill(degraded, "MountFilesystemOn", "rds %s may mount the volume's file system beside the node that uses it (attached: %s): set mount-filesystem=no for %s on the RDS; the next attach does so too", v.ID.RDS, on, v.ID.Slot))

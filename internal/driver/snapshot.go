@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -73,7 +74,7 @@ func (c *Controller) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshot
 	}
 	s, err := rds.CreateSnapshot(ctx, appliance.SnapshotRequest{Name: req.GetName(), Source: source.Slot, Attached: len(nodes) > 0})
 	if err != nil {
-		return nil, onNodes(err, nodes)
+		return nil, fmt.Errorf("snapshot of volume %s: %w", source, onNodes(err, nodes))
 	}
 	answer := snapshotOf(s)
 	answer.SourceVolumeId = req.GetSourceVolumeId()
@@ -101,7 +102,11 @@ func (c *Controller) checkSnapshot(req *csi.CreateSnapshotRequest) (source appli
 	return c.existing(req.GetSourceVolumeId())
 }
 
+// snapshotOf: a time of which the RDS says nothing that can be read is the beginning of all time, for it must not be absent.
 func snapshotOf(s appliance.Snapshot) *csi.Snapshot {
+	if s.Created.IsZero() {
+		s.Created = time.Unix(0, 0)
+	}
 	return &csi.Snapshot{
 		SnapshotId: s.ID.String(), SourceVolumeId: s.SourceVolume.String(), SizeBytes: s.SizeBytes,
 		CreationTime: timestamppb.New(s.Created), ReadyToUse: s.Ready,
