@@ -38,9 +38,17 @@ func (r *RDS) createFrom(ctx context.Context, p plan) (Volume, error) {
 func (r *RDS) clone(ctx context.Context, p plan) (routeros.Reply, error) {
 	reply, err := r.run(ctx, volumeOf(p.slot), cloneScript(r.settings.ClusterID, p))
 	if errors.Is(err, ErrExists) || errors.Is(err, ErrOutcomeUnknown) && ctx.Err() == nil {
-		return r.run(ctx, volumeOf(p.slot), cloneScript(r.settings.ClusterID, p))
+		reply, err = r.run(ctx, volumeOf(p.slot), cloneScript(r.settings.ClusterID, p))
 	}
-	return reply, err
+	return reply, r.existing(p, err)
+}
+
+// existing says what it means when something still exists after it was looked for: the image, which is to exist.
+func (r *RDS) existing(p plan, err error) error {
+	if errors.Is(err, ErrExists) {
+		return fmt.Errorf("%w: %w", r.errorf(p.slot, ErrUnsupported, "the rds does not make a disk item of an image that is there already, so nothing can be restored or cloned on it"), err)
+	}
+	return err
 }
 
 // cloneScript makes the volume if its source is a subvolume of the file system that the volume is to lie on, and otherwise looks
@@ -217,7 +225,8 @@ func (r *RDS) adoptCopy(ctx context.Context, p plan, s sighting) (Volume, error)
 		Add(`?`, finish(p))
 	reply, err := r.run(ctx, volumeOf(p.slot), printDisk(b, p.slot))
 	if errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrExists) {
-		return r.reread(ctx, p.slot, err)
+		v, err := r.reread(ctx, p.slot, err)
+		return v, r.existing(p, err)
 	}
 	if err != nil {
 		return Volume{}, err

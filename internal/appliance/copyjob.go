@@ -79,24 +79,33 @@ func (c copyJob) script(cluster string) (*routeros.Builder, error) {
 		Add(`/file add name=? type=file contents=($j . " " . $k)`, routeros.Text(c.file(jobMark))), nil
 }
 
-// job is what runs in the background.
+// job is what runs in the background. Should the copy command come back before the copy is whole, which nobody knows, the job
+// waits for as long as the copy grows, and for a minute more.
 func (c copyJob) job() *routeros.Builder {
-	n := routeros.Number(int64(len(c.mark.String())))
-	b := routeros.NewScript("file_copy_job").
+	n, size := routeros.Number(int64(len(c.mark.String()))), routeros.Number(c.mark.size)
+	return routeros.NewScript("file_copy_job").
 		Add(`:local c ?; :local n ?; :local g [/file find where name=$c]`, routeros.Text(c.file(copying)), routeros.Text(c.mark.String())).
 		Add(`:if ([:len $g]>0) do={:if ([:pick [/file get $g contents] 0 ?]=$n) do={
 			:local r ?; :local t $n;
-			:onerror e in={/file copy ? name=?} do={:set r ?; :set t ($n . ? . $e)};
+			:onerror e in={/file copy ? name=?; :local w 0; :local z 0;
+				:while (($z<?) && ($w<120)) do={:local y $z; :set z [:tonum [/file get [find where name=?] size]];
+					:set w ($w+1); :if ($z>$y) do={:set w 0}; :if ($z<?) do={:delay 500ms}};
+				:if ($z<?) do={:error ?}} do={:set r ?; :set t ($n . ? . $e)};
 			:set g [/file find where name=$c];
 			:if ([:len $g]>0) do={:if ([:pick [/file get $g contents] 0 ?]=$n) do={
-				/file add name=$r type=file contents=$t; /file remove $g}}}}`,
+				?/file add name=$r type=file contents=$t; /file remove $g}}}}`,
 			n, routeros.Text(c.file(done)), routeros.Text(c.from.File()), routeros.Text(c.to.File()),
-			routeros.Text(c.file(failure)), routeros.Text(errorKey), n)
-	if c.volume != "" {
-		b.Add(`:if ([:len [/file find where name~?]]=0) do={/disk set [find where slot=?] nvme-tcp-export=yes}`,
-			routeros.Text(claimsOn(c.volume)), routeros.Text(c.volume))
+			size, routeros.Text(c.to.File()), size, size, routeros.Text("the copy did not become whole"),
+			routeros.Text(c.file(failure)), routeros.Text(errorKey), n, c.release())
+}
+
+// release exports the source again, unless another copy of it is claimed beside this one.
+func (c copyJob) release() routeros.Value {
+	if c.volume == "" {
+		return routeros.Part("")
 	}
-	return b
+	return routeros.Part(`:if ([:len [/file find where name~?]]<2) do={/disk set [find where slot=?] nvme-tcp-export=yes}; `,
+		routeros.Text(claimsOn(c.volume)), routeros.Text(c.volume))
 }
 
 // claimsOn is the regular expression of the claims of copies that are made of a volume.

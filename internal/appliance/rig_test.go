@@ -265,6 +265,8 @@ func (d *device) Disks(t testing.TB) map[string]appliancetest.Disk {
 				disk.Name = text
 			case "claim":
 				disk.Claim = text
+			case "from":
+				disk.From = text
 			}
 		}
 		disks[on.Slot] = disk
@@ -289,6 +291,9 @@ func (d *device) Files(t testing.TB) []string {
 	slices.Sort(files)
 	return files
 }
+
+// HoldCopies implements appliancetest.Device.
+func (d *device) HoldCopies(testing.TB) (release func()) { return d.server.Device.HoldCopies() }
 
 // PutSensors implements appliancetest.Device.
 func (d *device) PutSensors(_ testing.TB, sensors ...appliance.Sensor) {

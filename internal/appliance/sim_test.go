@@ -19,12 +19,14 @@ func TestRDSKeepsTheContract(t *testing.T) {
 		"lenient": {
 			"slot-over-32": "accept", "duplicate-slot": "accept", "existing-file": "reuse", "missing-directory": "create",
 			"remove-used-file": "allow", "error-location": "no", "monitor-policy": "read", "monitor-values": "text",
+			"file-copy-existing": "overwrite",
 		},
 		"strict": {
-			"slot-over-32": "error", "duplicate-slot": "error", "existing-file": "error", "missing-directory": "error",
+			"slot-over-32": "error", "duplicate-slot": "error", "missing-directory": "error", // existing-file=error: see TestExistingImagesMustBeOpened
+			"subvolume-removal": "dead", "file-copy-size": "at-once",
 			"remove-used-file": "refuse", "exit-status": "nonzero", "remove-while-connected": "refuse", "monitor-one": "list",
 		},
-		"odd": {"slot-over-32": "truncate", "new-file-content": "random", "channel-limit": "2", "channel-over-limit": "wait", "health": "settings"},
+		"odd": {"slot-over-32": "truncate", "new-file-content": "random", "channel-limit": "2", "channel-over-limit": "wait", "health": "settings", "file-copy-returns": "started"},
 	} {
 		for _, filesystem := range []string{"btrfs", "xfs"} {
 			t.Run(name+", "+filesystem, func(t *testing.T) {

@@ -44,6 +44,13 @@ type Snapshots interface {
 type Device interface {
 	Instruments
 	Contents
+	Work
+}
+
+// Work is the back door to what a device does in the background.
+type Work interface {
+	// HoldCopies makes full copies that begin from now on wait half-way until release is called.
+	HoldCopies(testing.TB) (release func())
 }
 
 // Contents is the back door to what lies on a device.
@@ -62,6 +69,7 @@ type Contents interface {
 type Disk struct {
 	Slot                 string
 	Cluster, Name, Claim string // from the comment; without Cluster there is no comment
+	From                 string // from the comment: slot or snapshot that it was made from
 	Path                 string // with a leading slash
 	SizeBytes            int64
 	NQN                  string

@@ -50,6 +50,7 @@ type Fake struct {
 	disks  map[string]Disk
 	files  map[string]int64 // by path with a leading slash
 	gauges gauges
+	work   work
 	calls  map[Op]int
 	before map[Op][]error
 	after  map[Op][]error
@@ -167,9 +168,9 @@ func (f *Fake) create(req appliance.CreateRequest) (appliance.Volume, error) {
 	if req.Name == "" || len(req.Name) > 128 {
 		return appliance.Volume{}, f.errorf(req.Name, appliance.ErrInvalid)
 	}
-	size, err := appliance.SizeFor(req.RequiredBytes, req.LimitBytes)
+	size, err := f.sizeOf(req)
 	if err != nil {
-		return appliance.Volume{}, err
+		return appliance.Volume{}, f.errorf(req.Name, err)
 	}
 	slot := appliance.SlotFor(f.settings.ClusterID, req.Name)
 	dir := req.Pool
@@ -179,19 +180,22 @@ func (f *Fake) create(req appliance.CreateRequest) (appliance.Volume, error) {
 	if dir.MountPoint() != f.settings.Pool.MountPoint() {
 		return appliance.Volume{}, f.errorf(slot, appliance.ErrPoolNotFound)
 	}
-	path := f.image(dir, slot)
 	if d, exists := f.disks[slot]; exists {
 		return f.existing(d, req, dir)
+	}
+	d := Disk{
+		Slot: slot, Cluster: f.settings.ClusterID, Name: req.Name, Claim: req.Claim, Path: f.image(dir, slot), SizeBytes: size,
+		NQN: appliance.NQNFor(slot), Port: cmp.Or(req.NVMePort, f.settings.NVMePort), Exported: true,
+		From: req.Source.Volume + req.Source.Snapshot,
+	}
+	if !req.Source.IsZero() {
+		return f.createFrom(req, d, dir)
 	}
 	if f.has(flatImage(dir, slot)) || f.has(ownImage(dir, slot)) {
 		return appliance.Volume{}, f.errorf(slot, appliance.ErrLeftover)
 	}
 	if size > f.free() {
 		return appliance.Volume{}, f.errorf(slot, appliance.ErrNoSpace)
-	}
-	d := Disk{
-		Slot: slot, Cluster: f.settings.ClusterID, Name: req.Name, Claim: req.Claim, Path: path, SizeBytes: size,
-		NQN: appliance.NQNFor(slot), Port: cmp.Or(req.NVMePort, f.settings.NVMePort), Exported: true,
 	}
 	f.disks[slot], f.files[d.Path] = d, size
 	return f.volume(d, req.NVMeAddress), nil
@@ -202,6 +206,8 @@ func (f *Fake) existing(d Disk, req appliance.CreateRequest, dir appliance.Path)
 	switch {
 	case v.Owner != appliance.OwnerOurs:
 		return v, f.errorf(d.Slot, appliance.ErrForeign)
+	case v.Source != req.Source:
+		return v, f.errorf(d.Slot, appliance.ErrIncompatible)
 	case d.SizeBytes < req.RequiredBytes, req.LimitBytes > 0 && d.SizeBytes > req.LimitBytes:
 		return v, f.errorf(d.Slot, appliance.ErrIncompatible)
 	case !req.Pool.IsZero() && d.Path != flatImage(dir, d.Slot) && d.Path != ownImage(dir, d.Slot), req.NVMePort != 0 && req.NVMePort != d.Port:
@@ -215,6 +221,9 @@ func (f *Fake) existing(d Disk, req appliance.CreateRequest, dir appliance.Path)
 func (f *Fake) right(d Disk) (Disk, error) {
 	if d.Mounted {
 		return d, f.errorf(d.Slot, appliance.ErrMounted)
+	}
+	if f.copiedFrom(d.Slot) {
+		return d, f.errorf(d.Slot, appliance.ErrCopying)
 	}
 	d.Exported, d.MountFilesystem, d.NQN = true, false, appliance.NQNFor(d.Slot)
 	d.Port = cmp.Or(d.Port, f.settings.NVMePort)
@@ -359,8 +368,15 @@ func (f *Fake) volume(d Disk, address string) appliance.Volume {
 	return appliance.Volume{
 		ID: f.id(d), Name: d.Name, Claim: d.Claim, SizeBytes: d.SizeBytes, NQN: d.NQN,
 		Address: cmp.Or(address, f.settings.NVMeAddress), Port: cmp.Or(d.Port, f.settings.NVMePort), Path: path,
-		Exported: d.Exported, MountFilesystem: d.MountFilesystem, Mounted: d.Mounted, Owner: f.owner(d),
+		Exported: d.Exported, MountFilesystem: d.MountFilesystem, Mounted: d.Mounted, Owner: f.owner(d), Source: source(d.From),
 	}
+}
+
+func source(from string) appliance.Source {
+	if appliance.ValidSnapshotID(from) {
+		return appliance.Source{Snapshot: from}
+	}
+	return appliance.Source{Volume: from}
 }
 
 // id prints bare for an adopted volume on the default RDS, as Kubernetes knows it.

@@ -41,23 +41,3 @@ func (f *Fake) expand(slot string, requiredBytes, limitBytes int64) (appliance.V
 	f.disks[slot], f.files[d.Path] = d, d.SizeBytes
 	return f.volume(d, ""), nil
 }
-
-// CreateSnapshot is not here yet.
-func (f *Fake) CreateSnapshot(ctx context.Context, req appliance.SnapshotRequest) (appliance.Snapshot, error) {
-	return appliance.Snapshot{}, f.do(ctx, CreateSnapshot, func() error { return f.errorf(req.Name, appliance.ErrUnsupported) })
-}
-
-// DeleteSnapshot is not here yet.
-func (f *Fake) DeleteSnapshot(ctx context.Context, id string) error {
-	return f.do(ctx, DeleteSnapshot, func() error { return f.errorf(id, appliance.ErrUnsupported) })
-}
-
-// GetSnapshot is not here yet.
-func (f *Fake) GetSnapshot(ctx context.Context, id string) (appliance.Snapshot, error) {
-	return appliance.Snapshot{}, f.do(ctx, GetSnapshot, func() error { return f.errorf(id, appliance.ErrUnsupported) })
-}
-
-// ListSnapshots is not here yet.
-func (f *Fake) ListSnapshots(ctx context.Context) ([]appliance.Snapshot, error) {
-	return nil, f.do(ctx, ListSnapshots, func() error { return f.errorf("list", appliance.ErrUnsupported) })
-}
