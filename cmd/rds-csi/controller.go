@@ -61,11 +61,15 @@ func assemble(ctx context.Context, cfg config.Config, o options) (p parts, err e
 		return p, err
 	}
 	p.controller = driver.NewController(cfg.DefaultRDS(), p.cluster.ledger, o.logger)
-	p.controller.Lead = p.leader.ask
+	p.controller.Lead, p.controller.Topology = p.leader.ask, topology(cfg)
 	if p.cluster.client != nil {
 		p.controller.Claimed = p.cluster.client.PersistentVolumes
 	}
 	return p, nil
+}
+
+func topology(cfg config.Config) driver.Topology {
+	return driver.Topology{Driver: cfg.DriverName, Nodes: cfg.NodesByRDS()}
 }
 
 // ready says whether calls can be answered. A standby is ready, for Kubernetes: a rollout must not wait for it to lead.
@@ -101,7 +105,7 @@ func (p parts) run(ctx context.Context, o options) error {
 
 	served := serve(ctx, o,
 		&driver.Server{
-			Identity:   &driver.Identity{Name: p.cfg.DriverName, Version: version, Ready: p.ready, Lead: p.leader.ask},
+			Identity:   &driver.Identity{Name: p.cfg.DriverName, Version: version, Ready: p.ready, Lead: p.leader.ask, Topology: topology(p.cfg)},
 			Controller: p.controller, Observe: p.operations.Observe, Logger: o.logger,
 		},
 		&metrics.Server{Registry: p.registry, Ready: p.ready, Note: p.leader.note, Logger: o.logger})

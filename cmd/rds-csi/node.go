@@ -55,11 +55,12 @@ func runNode(ctx context.Context, o options) error {
 			ReconnectDelay:  cfg.Node.ReconnectDelay.Duration,
 			KeepAlive:       cfg.Node.KeepAlive.Duration,
 		},
+		Topology:   topology(cfg),
 		MaxVolumes: maxVolumes(ctx, o.logger, cfg, initiator),
 	})
 	served := serve(ctx, o,
 		&driver.Server{
-			Identity: &driver.Identity{Name: cfg.DriverName, Version: version, Ready: nodeReady},
+			Identity: &driver.Identity{Name: cfg.DriverName, Version: version, Ready: nodeReady, Topology: topology(cfg)},
 			Node:     node, NodeID: o.nodeID, Observe: operations.Observe, Logger: o.logger,
 		},
 		&metrics.Server{Registry: registry, Ready: nodeReady, Logger: o.logger})

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,6 +97,7 @@ func (c *Config) check(role Role) []error {
 	if c.ClusterID != "" && !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`).MatchString(c.ClusterID) {
 		f.add("clusterID", "%q has characters other than A-Z, a-z, 0-9, dot, underscore and hyphen, or more than 63", c.ClusterID)
 	}
+	c.checkTopology(role, &f)
 	f.duration("node.ctrlLossTimeout", c.Node.CtrlLossTimeout, CheckCtrlLossTimeout)
 	f.duration("node.reconnectDelay", c.Node.ReconnectDelay, CheckReconnectDelay)
 	f.duration("node.keepAlive", c.Node.KeepAlive, CheckKeepAlive)
@@ -106,6 +109,33 @@ func (c *Config) check(role Role) []error {
 		c.checkReconcile(&f)
 	}
 	return f
+}
+
+// checkTopology: the names of RDSs are known to the controller only.
+func (c *Config) checkTopology(role Role, f *faults) {
+	seen := map[string]int{}
+	for i, r := range c.Topology {
+		at := fmt.Sprintf("topology[%d]", i)
+		known := slices.ContainsFunc(c.RDS, func(one RDS) bool { return one.Name == r.RDS })
+		j, dup := seen[r.RDS]
+		switch {
+		case r.RDS == "":
+			f.check(at+".rds", errRequired)
+		case dup:
+			f.add(at+".rds", "%q stands in topology[%d] already", r.RDS, j)
+		case role == Controller && !known:
+			f.add(at+".rds", "%q is the name of no rds", r.RDS)
+		}
+		seen[r.RDS] = i
+		if len(r.Nodes) == 0 {
+			f.check(at+".nodes", errors.New("needs at least one name of a node, or a pattern such as rack-b-*"))
+		}
+		for k, pattern := range r.Nodes {
+			if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+				f.add(fmt.Sprintf("%s.nodes[%d]", at, k), "%q is neither a name nor a pattern with *, ? and [a-z]", pattern)
+			}
+		}
+	}
 }
 
 func (c *Config) checkReconcile(f *faults) {

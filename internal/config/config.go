@@ -16,7 +16,7 @@ type Role int
 const (
 	// Controller needs everything.
 	Controller Role = iota
-	// Node needs driverName, clusterID and node. The addresses of a volume reach it with each request, so it
+	// Node needs driverName, clusterID, topology and node. The addresses of a volume reach it with each request, so it
 	// works with a file that has no rds section, and it never opens the key of an RDS: a key on every node would
 	// make each of them an administrator of the storage.
 	Node
@@ -27,6 +27,7 @@ type Config struct {
 	DriverName string     `json:"driverName"`
 	ClusterID  string     `json:"clusterID"` // empty: the UID of namespace kube-system
 	RDS        []RDS      `json:"rds"`
+	Topology   []Reach    `json:"topology"`
 	Node       NodeConfig `json:"node"`
 	Reconcile  Reconcile  `json:"reconcile"`
 	Metrics    Metrics    `json:"metrics"`
@@ -45,6 +46,12 @@ type RDS struct {
 	NVMe               NVMe   `json:"nvme"`
 	Pool               Pool   `json:"pool"`
 	SSH                SSH    `json:"ssh"`
+}
+
+// Reach names the nodes that reach an RDS over NVMe/TCP. An RDS of which nothing is said is reached by all.
+type Reach struct {
+	RDS   string   `json:"rds"`
+	Nodes []string `json:"nodes"` // names, or patterns as in path.Match
 }
 
 // NVMe is where the nodes reach the exports of an RDS.
@@ -118,4 +125,13 @@ func (c Config) DefaultRDS() string {
 		}
 	}
 	return ""
+}
+
+// NodesByRDS is the topology as a map: who reaches what is not reached by all. Empty when all is.
+func (c Config) NodesByRDS() map[string][]string {
+	nodes := map[string][]string{}
+	for _, r := range c.Topology {
+		nodes[r.RDS] = r.Nodes
+	}
+	return nodes
 }

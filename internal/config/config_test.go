@@ -31,6 +31,8 @@ rds:
     hostKeyFingerprint: SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
     nvme: { address: "fd00::1" }
     pool: { path: /storage-pool/k8s }
+topology:
+  - { rds: rds2, nodes: [ worker-1, "rack-b-*" ] }
 node: { ctrlLossTimeout: 10m, reconnectDelay: 3s, keepAlive: 6, maxVolumes: 64 }
 reconcile: { interval: 30s, grace: 90 }
 metrics: { volumeSeries: 20 }
@@ -56,6 +58,7 @@ func TestWholeFileIsRead(t *testing.T) {
 			PasswordFile: "/etc/rds-csi/password", HostKeyFingerprint: "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
 			NVMe: NVMe{Address: "fd00::1", Port: 4420}, Pool: Pool{Path: "/storage-pool/k8s"},
 		}},
+		Topology:  []Reach{{RDS: "rds2", Nodes: []string{"worker-1", "rack-b-*"}}},
 		Node:      NodeConfig{CtrlLossTimeout: seconds(600), ReconnectDelay: seconds(3), KeepAlive: seconds(6), MaxVolumes: 64},
 		Reconcile: Reconcile{Interval: seconds(30), Grace: seconds(90)},
 		Metrics:   Metrics{VolumeSeries: 20},
@@ -134,6 +137,10 @@ rds:
     user: 12
     Address: 10.0.0.1
     hostKeyFingerprint: md5:aa
+topology:
+  - { rds: rds9, nodes: [ a, "[" ] }
+  - { rds: rds9, nodes: [] }
+  - { node: a }
 node:
   ctrlLossTimeout: 1500ms
   reconnectDelay: 0
@@ -153,6 +160,8 @@ metrics: { volumeSeries: -1 }
 		"rds[0].nvme.address:", "rds[0].nvme.port:", "rds[0].pool.path:", "rds[0].ssh.maxChannels:", "rds[0].ssh.dialTimeout:",
 		"rds[1].name: \"rds1\" is the name of rds[0]", "rds[1].user: must be text", "rds[1].Address: unknown key",
 		"rds[1].privateKeyFile: is required", "rds[1].hostKeyFingerprint: must look like", "rds[1].nvme.address:", "rds[1].pool.path:",
+		"topology[0].rds: \"rds9\" is the name of no rds", "topology[0].nodes[1]:", "topology[1].rds: \"rds9\" stands in topology[0]",
+		"topology[1].nodes: needs", "topology[2].node: unknown key", "topology[2].rds: is required",
 		"node.ctrlLossTimeout:", "node.reconnectDelay:", "node.keepAlive:", "node.maxVolumes:",
 		"reconcile.interval: 0s is outside", "reconcile.grace:", "reconcile.every: unknown key", "metrics.volumeSeries:",
 	} {

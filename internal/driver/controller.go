@@ -87,6 +87,8 @@ type Controller struct {
 	Refused func(volume, message string)
 	// Claimed answers the canonical handles of this cluster's PersistentVolumes, once they are known. Nil: no Kubernetes.
 	Claimed func() (handles []string, known bool)
+	// Topology says which nodes reach which RDS.
+	Topology Topology
 
 	defaultRDS string
 	ledger     Ledger

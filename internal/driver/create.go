@@ -84,7 +84,7 @@ func (c *Controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 	if err != nil {
 		return nil, err
 	}
-	fleet, rds, name, err := c.appliance(want.rds)
+	fleet, rds, name, err := c.place(want.rds, req.GetAccessibilityRequirements())
 	if err != nil {
 		return nil, err
 	}
@@ -104,10 +104,11 @@ func (c *Controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 		return nil, onNodes(err, nodes)
 	}
 	return &csi.CreateVolumeResponse{Volume: &csi.Volume{
-		VolumeId:      v.ID.String(),
-		CapacityBytes: v.SizeBytes,
-		VolumeContext: volumeContext(v, want.parameters),
-		ContentSource: req.GetVolumeContentSource(),
+		VolumeId:           v.ID.String(),
+		CapacityBytes:      v.SizeBytes,
+		VolumeContext:      volumeContext(v, want.parameters),
+		ContentSource:      req.GetVolumeContentSource(),
+		AccessibleTopology: c.Topology.accessible(name),
 	}}, nil
 }
 

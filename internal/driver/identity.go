@@ -16,6 +16,8 @@ type Identity struct {
 	Ready func(context.Context) error
 	// Lead answers an error on a standby; nil: there is none. It reads memory only.
 	Lead func() error
+	// Topology: not every node reaches every RDS.
+	Topology Topology
 }
 
 // GetPluginInfo names the driver.
@@ -24,16 +26,22 @@ func (i *Identity) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*c
 }
 
 // GetPluginCapabilities says what the driver is as a whole, which is why the node plugin says the same: the CO may ask
-// either. A volume grows while nodes use it. No topology: every node reaches every RDS.
+// either. A volume grows while nodes use it. Where it can be used from is said only if not all nodes reach all RDSs.
 func (i *Identity) GetPluginCapabilities(context.Context, *csi.GetPluginCapabilitiesRequest) (*csi.GetPluginCapabilitiesResponse, error) {
-	return &csi.GetPluginCapabilitiesResponse{Capabilities: []*csi.PluginCapability{
-		{Type: &csi.PluginCapability_Service_{Service: &csi.PluginCapability_Service{
-			Type: csi.PluginCapability_Service_CONTROLLER_SERVICE,
-		}}},
+	capabilities := []*csi.PluginCapability{
+		pluginService(csi.PluginCapability_Service_CONTROLLER_SERVICE),
 		{Type: &csi.PluginCapability_VolumeExpansion_{VolumeExpansion: &csi.PluginCapability_VolumeExpansion{
 			Type: csi.PluginCapability_VolumeExpansion_ONLINE,
 		}}},
-	}}, nil
+	}
+	if i.Topology.constrained() {
+		capabilities = append(capabilities, pluginService(csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS))
+	}
+	return &csi.GetPluginCapabilitiesResponse{Capabilities: capabilities}, nil
+}
+
+func pluginService(t csi.PluginCapability_Service_Type) *csi.PluginCapability {
+	return &csi.PluginCapability{Type: &csi.PluginCapability_Service_{Service: &csi.PluginCapability_Service{Type: t}}}
 }
 
 // Probe tells whether the plugin can serve. Not ready is an answer and not an error: a liveness probe must not be

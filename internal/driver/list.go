@@ -154,7 +154,15 @@ func (c *Controller) GetCapacity(ctx context.Context, req *csi.GetCapacityReques
 		}
 		fsType = cmp.Or(asked, fsType)
 	}
-	_, rds, _, err := c.appliance(p.rds)
+	// Where CreateVolume would put it. From where no RDS is reached there is no capacity: a number, not an error.
+	var want *csi.TopologyRequirement
+	if from := req.GetAccessibleTopology(); from != nil {
+		want = &csi.TopologyRequirement{Requisite: []*csi.Topology{from}}
+	}
+	_, rds, _, err := c.place(p.rds, want)
+	if code(err) == codes.ResourceExhausted {
+		return &csi.GetCapacityResponse{}, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -77,6 +77,7 @@ type NodeConfig struct {
 	Initiator  Initiator
 	Filesystem Filesystem
 	Mounts     Mounts
+	Topology   Topology
 	Options    nvme.Options // unless the volume's context says otherwise
 	MaxVolumes int64        // that may be attached to the node at once; 0: not limited
 	Logger     *slog.Logger
@@ -96,7 +97,9 @@ func NewNode(cfg NodeConfig) *Node { return &Node{cfg: cfg} }
 // NodeGetInfo names the node, and says how many volumes it can hold: the scheduler counts on it, and a limit that is too
 // low strands pods (kubernetes-sigs/aws-ebs-csi-driver#1163). See nvme.Initiator.MaxVolumes for what bounds it.
 func (n *Node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
-	return &csi.NodeGetInfoResponse{NodeId: n.cfg.NodeID, MaxVolumesPerNode: n.cfg.MaxVolumes}, nil
+	return &csi.NodeGetInfoResponse{
+		NodeId: n.cfg.NodeID, MaxVolumesPerNode: n.cfg.MaxVolumes, AccessibleTopology: n.cfg.Topology.announced(n.cfg.NodeID),
+	}, nil
 }
 
 // NodeGetCapabilities lists exactly what is built.
