@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,6 +84,7 @@ func (c *Client) Lead(ctx context.Context, cfg LeadConfig, led func(context.Cont
 	}
 	reign, end := context.WithCancelCause(ctx)
 	defer end(nil)
+	lock.lost = func() { end(ErrLeadershipLost) }
 	started := make(chan struct{})
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: lock, Name: cfg.Name,
@@ -109,7 +111,7 @@ func (c *Client) Lead(ctx context.Context, cfg LeadConfig, led func(context.Cont
 	var running sync.WaitGroup
 	running.Go(func() { elector.Run(campaign) })
 	lock.logger.InfoContext(ctx, "waiting to lead")
-	err = c.reign(reign, started, led)
+	err = c.reign(reign, started, lock.ours, led)
 	lock.logger.InfoContext(ctx, "leading no more", "err", err)
 	end(err) // Leading answers no before the Lease is given up
 	stop()
@@ -119,7 +121,7 @@ func (c *Client) Lead(ctx context.Context, cfg LeadConfig, led func(context.Cont
 }
 
 // reign runs led from the moment at which this process leads until ctx ends, or led fails.
-func (c *Client) reign(ctx context.Context, started <-chan struct{}, led func(context.Context) error) error {
+func (c *Client) reign(ctx context.Context, started <-chan struct{}, ours func() error, led func(context.Context) error) error {
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -128,7 +130,7 @@ func (c *Client) reign(ctx context.Context, started <-chan struct{}, led func(co
 	if err := c.reading.catchUp(ctx); err != nil {
 		return err
 	}
-	c.term.Store(&term{over: ctx.Err})
+	c.term.Store(&term{over: func() error { return cmp.Or(ctx.Err(), ours()) }})
 	c.cfg.Logger.InfoContext(ctx, "leading")
 	if err := led(ctx); err != nil && ctx.Err() == nil {
 		return err
@@ -143,7 +145,30 @@ type leaseLock struct {
 	*resourcelock.LeaseLock
 
 	logger  *slog.Logger
-	failing string // the verb that fails; one goroutine at a time
+	failing string                    // the verb that fails; one goroutine at a time
+	lost    func()                    // called when another candidate holds the Lease that we held
+	renewed atomic.Pointer[time.Time] // when the last renewal that worked was sent; nil: none, or the Lease is another's
+}
+
+// errLeaseRunOut says that the last renewal is so old that another candidate may lead.
+var errLeaseRunOut = errors.New("the lease was not renewed in time")
+
+// ours answers an error once another candidate may lead. It goes by the clock, not by what the elector has noticed: a
+// process that was frozen (SIGSTOP, a machine that swaps or was moved) finds its Lease taken when it thaws, and
+// client-go's elector would try on for renewDeadline before it gives up.
+func (l *leaseLock) ours() error {
+	if at := l.renewed.Load(); at == nil || time.Since(*at) >= leaseDuration {
+		return errLeaseRunOut
+	}
+	return nil
+}
+
+// renew is a request that, when it works, makes the Lease ours from the moment at which it was sent.
+func (l *leaseLock) renew(err error, sent time.Time) error {
+	if err == nil {
+		l.renewed.Store(&sent)
+	}
+	return err
 }
 
 // Get implements resourcelock.Interface.
@@ -152,17 +177,22 @@ func (l *leaseLock) Get(ctx context.Context) (record *resourcelock.LeaderElectio
 		record, raw, err = l.LeaseLock.Get(ctx)
 		return err
 	})
+	if err == nil && record.HolderIdentity != l.Identity() && l.renewed.Swap(nil) != nil {
+		l.lost()
+	}
 	return record, raw, err
 }
 
 // Create implements resourcelock.Interface.
 func (l *leaseLock) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
-	return l.call(ctx, "create", apierrors.IsAlreadyExists, func(ctx context.Context) error { return l.LeaseLock.Create(ctx, record) })
+	sent := time.Now()
+	return l.renew(l.call(ctx, "create", apierrors.IsAlreadyExists, func(ctx context.Context) error { return l.LeaseLock.Create(ctx, record) }), sent)
 }
 
 // Update implements resourcelock.Interface.
 func (l *leaseLock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
-	return l.call(ctx, "update", apierrors.IsConflict, func(ctx context.Context) error { return l.LeaseLock.Update(ctx, record) })
+	sent := time.Now()
+	return l.renew(l.call(ctx, "update", apierrors.IsConflict, func(ctx context.Context) error { return l.LeaseLock.Update(ctx, record) }), sent)
 }
 
 // call is one request; what it may be answered in the course of things is no failure.

@@ -326,6 +326,30 @@ func TestALeaderThatIsCutOffEndsFirst(t *testing.T) {
 	}
 }
 
+// A process that was frozen finds its Lease taken when it thaws. It ends with the first look at the Lease, and does not
+// try on until its renewal is overdue.
+func TestALeaderThatFindsItsLeaseTakenEndsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newElection(t)
+		c := e.start("host-0", nil)
+		<-time.After(time.Minute)
+		lease, other := e.lease(), "host-1"
+		lease.Spec.HolderIdentity, lease.Spec.RenewTime = &other, &metav1.MicroTime{Time: time.Now()}
+		_, err := e.api.CoordinationV1().Leases("rds-csi").Update(t.Context(), lease, metav1.UpdateOptions{})
+		e.must(err)
+		taken := time.Now()
+		if err := <-c.result; !errors.Is(err, kube.ErrLeadershipLost) {
+			t.Errorf("Lead = %v", err)
+		}
+		if took := time.Since(taken); took > 3*time.Second { // it looks every 2 s
+			t.Errorf("it led for %s beside another", took)
+		}
+		if holder := e.holder(); holder != other {
+			t.Errorf("it gave away the Lease of %s, now %q's", other, holder)
+		}
+	})
+}
+
 // A short outage costs no leadership.
 func TestALeaderOutlivesAShortOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
