@@ -52,7 +52,7 @@ func TestCommandsPerOperation(t *testing.T) {
 	if _, err := r.List(ctx); err != nil { // warms up
 		t.Fatal(err)
 	}
-	slot := appliance.SlotFor("homelab", "pvc-1")
+	slot, shot := appliance.SlotFor("homelab", "pvc-1"), appliance.SnapshotIDFor("homelab", "snapshot-1")
 	create := func() {
 		_, err := r.Create(ctx, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
 		must(err)
@@ -78,6 +78,14 @@ func TestCommandsPerOperation(t *testing.T) {
 		{"get", 1, func() { _, err := r.Get(ctx, slot); must(err) }},
 		{"list", 1, func() { _, err := r.List(ctx); must(err) }},
 		{"expand", 1, func() { _, err := r.Expand(ctx, slot, 2*gib, 0); must(err) }},
+		{"snapshot", 1, func() { r.snapshot(t, "snapshot-1", slot) }},
+		{"snapshot again", 1, func() { r.snapshot(t, "snapshot-1", slot) }},
+		{"get snapshot", 1, func() { _, err := r.GetSnapshot(ctx, shot); must(err) }},
+		{"list snapshots", 1, func() { _, err := r.ListSnapshots(ctx); must(err) }},
+		{"restore", 1, func() { r.create(t, appliance.CreateRequest{Name: "pvc-2", Source: appliance.Source{Snapshot: shot}}) }},
+		{"clone", 1, func() { r.create(t, appliance.CreateRequest{Name: "pvc-3", Source: appliance.Source{Volume: slot}}) }},
+		{"delete snapshot", 2, func() { must(r.DeleteSnapshot(ctx, shot)) }},
+		{"delete snapshot again", 1, func() { must(r.DeleteSnapshot(ctx, shot)) }},
 		{"export", 1, export},
 		{"export lost", 2, func() {
 			r.device.console(t, `/disk set [find slot="`+slot+`"] nvme-tcp-export=no`)

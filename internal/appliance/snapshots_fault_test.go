@@ -28,15 +28,6 @@ func (r rig) images(t *testing.T) []string {
 	return slices.DeleteFunc(r.device.Files(t), func(name string) bool { return !strings.HasSuffix(name, ".img") })
 }
 
-func (r rig) state(t *testing.T, name string) appliance.Snapshot {
-	t.Helper()
-	s, err := r.GetSnapshot(t.Context(), appliance.SnapshotIDFor("homelab", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
 // Another controller takes over in the middle: it sees the copy, and begins none of its own.
 func TestCopyOutlivesTheController(t *testing.T) {
 	r, v, release := copied(t, nil)
