@@ -29,16 +29,53 @@ func TestAttachIsRequired(t *testing.T) {
 	if driver.Name != config.DefaultDriverName {
 		t.Errorf("CSIDriver is %s, the driver's default name is %s", driver.Name, config.DefaultDriverName)
 	}
-	// A CSIDriver that promises capacity objects which nobody publishes makes no claim schedulable (B20).
-	if driver.Spec.StorageCapacity != nil && *driver.Spec.StorageCapacity {
-		t.Error("storageCapacity is on, but the provisioner is not told to publish capacity")
-	}
 	for _, class := range every[*storagev1.StorageClass](load(t)) {
 		if class.Provisioner != driver.Name {
 			t.Errorf("StorageClass %s is of %s", class.Name, class.Provisioner)
 		}
 		if class.AllowVolumeExpansion == nil || !*class.AllowVolumeExpansion {
 			t.Errorf("StorageClass %s lets no claim grow", class.Name)
+		}
+	}
+}
+
+// A CSIDriver that promises capacity objects which nobody publishes makes no claim schedulable (B20). Both come with topology,
+// and so does what the provisioner has to read for it.
+func TestStorageCapacityIsPromisedAndPublished_B20(t *testing.T) {
+	for _, more := range [][]string{nil, {"--set", "config.topology[0].rds=rds1", "--set", "config.topology[0].nodes[0]=rack-a-*"}} {
+		objects, want := load(t, more...), more != nil
+		spec := only[*storagev1.CSIDriver](t, objects).Spec
+		if got := spec.StorageCapacity != nil && *spec.StorageCapacity; got != want {
+			t.Errorf("%v: storageCapacity is %t", more, got)
+		}
+		provisioner := container(t, only[*appsv1.Deployment](t, objects).Spec.Template.Spec, "csi-provisioner")
+		if got := slices.Contains(provisioner.Args, "--enable-capacity"); got != want {
+			t.Errorf("%v: the provisioner's arguments are %q", more, provisioner.Args)
+		}
+		named := func(name string) bool {
+			return slices.ContainsFunc(provisioner.Env, func(v corev1.EnvVar) bool { return v.Name == name })
+		}
+		if got := named("NAMESPACE") && named("POD_NAME"); got != want {
+			t.Errorf("%v: the provisioner's environment is %v", more, provisioner.Env)
+		}
+		var rules []rbacv1.PolicyRule
+		for _, role := range every[*rbacv1.ClusterRole](objects) {
+			if strings.HasSuffix(role.Name, "-provisioner") {
+				rules = append(rules, role.Rules...)
+			}
+		}
+		for _, role := range every[*rbacv1.Role](objects) {
+			rules = append(rules, role.Rules...)
+		}
+		for _, resource := range []string{"csinodes", "csistoragecapacities", "pods", "replicasets"} {
+			if got := slices.ContainsFunc(rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, resource) }); got != want {
+				t.Errorf("%v: the provisioner may read %s: %t", more, resource, got)
+			}
+		}
+		for _, c := range every[*corev1.ConfigMap](objects) {
+			if text, ok := c.Data["config.yaml"]; ok && want && !strings.Contains(text, "rack-a-*") {
+				t.Errorf("ConfigMap %s lacks the topology: controller and nodes would tell two stories", c.Name)
+			}
 		}
 	}
 }
