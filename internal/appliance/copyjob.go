@@ -144,7 +144,9 @@ func clearScript(s sighting, volume string) *routeros.Builder {
 	switch {
 	case s.subvolume:
 		at := s.image.Dir()
-		b.Add(`/disk/btrfs/subvolume remove [find where name=? and fullname=?]`, routeros.Text(at.Base()), routeros.Text(at.below())).
+		b.Add(`:foreach i in=[/disk print detail as-value where mount-point=?] do={:local l ($i->"fs-label");
+			/disk/btrfs/subvolume remove [find where name=? and fullname=? and fs=$l]}`,
+			routeros.Text(at.MountPoint()), routeros.Text(at.Base()), routeros.Text(at.below())).
 			Add(`:put [:len [/file find where name=?]]`, routeros.Text(at.File()))
 	default:
 		b.Add(`/file remove [find where name~?]; /file remove [find where name=?]`, routeros.Text(marksOf(s.dir, s.target)), routeros.Text(s.image.File())).

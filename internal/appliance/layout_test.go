@@ -96,6 +96,28 @@ func TestSubvolumeWithSomethingElseInIt(t *testing.T) {
 	}
 }
 
+// A subvolume of the same name in another place is a backup that somebody keeps, even when it is the same place of another pool.
+func TestSubvolumesOfTheSameNameStay(t *testing.T) {
+	r := start(t, nil)
+	v := r.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	s := r.snapshot(t, "snapshot-1", v.ID.Slot)
+	for _, parent := range []string{v.ID.Slot, s.Path.Dir().Base()} {
+		r.device.console(t, `:if ([:len [/file find where name="storage-pool/keep"]]=0) do={/disk/btrfs/subvolume add fs=storage-pool-fs name=keep}`)
+		r.device.console(t, `:if ([:len [/file find where name="raid1/k8s"]]=0) do={/disk/btrfs/subvolume add fs=raid1-fs name=k8s}`)
+		r.device.console(t, `/disk/btrfs/subvolume add fs=raid1-fs name=k8s/`+parent)
+		if parent == v.ID.Slot {
+			r.device.console(t, `/disk/btrfs/subvolume add fs=storage-pool-fs name=keep/`+parent+` parent=`+parent+` read-only=yes`)
+		}
+	}
+	if err := errors.Join(r.Delete(t.Context(), v.ID.Slot), r.DeleteSnapshot(t.Context(), s.ID.Slot)); err != nil {
+		t.Error(err)
+	}
+	want := strings.Join([]string{"k8s", "keep", "k8s", "k8s/" + v.ID.Slot, "keep/" + v.ID.Slot, "k8s/" + s.Path.Dir().Base()}, "\r\n")
+	if got := r.device.subvolumes(t); got != want {
+		t.Errorf("left %q, want %q", got, want)
+	}
+}
+
 // A volume that was there before, as a plain file on a Btrfs pool, goes on working.
 func TestFlatVolumesOnBtrfsGoOn(t *testing.T) {
 	r := start(t, nil)

@@ -66,6 +66,7 @@ func boot(t *testing.T, version, filesystem string, quirks map[string]string) ri
 	server := simtest.Start(t, sim.Options{Version: version, Quirks: set, Users: users, Pools: []sim.Pool{
 		{Slot: "storage-pool", Filesystem: filesystem, SizeBytes: appliancetest.PoolBytes},
 		{Slot: "raid10", Filesystem: "xfs", SizeBytes: appliancetest.PoolBytes},
+		{Slot: "raid1", Filesystem: "btrfs", SizeBytes: appliancetest.PoolBytes},
 	}})
 	r := rig{server: server, device: &device{server: server, key: key, quirks: set}}
 	r.RDS = r.as(t, "csi")

@@ -135,7 +135,9 @@ func deleteScript(cluster, slot string, o orphan) *routeros.Builder {
 			routeros.Number(int64(len(imageName)+1))).
 		Add(`:if ([:len [/disk find where slot=$s]]=0) do={/file remove $f; ?
 			:if ($v>0) do={:if ([:len [/file find where name~("^" . $w . "/")]]=0) do={
-				/disk/btrfs/subvolume remove [find where name=$s]}}}`, forgetCopies(o)).
+				:local n [:find $w "/"]; :local m [:pick $w 0 $n]; :local x [:pick $w ($n+1) [:len $w]];
+				:foreach i in=[/disk print detail as-value where mount-point=$m] do={:local l ($i->"fs-label");
+					/disk/btrfs/subvolume remove [find where name=$s and fullname=$x and fs=$l]}}}}`, forgetCopies(o)).
 		Add(`:put ([:len $d]+[:len $f]+$v)`).
 		Add(`:put [:len [/disk find where slot=$s]]`).
 		Add(`:put ([:len [/file find where name=$p]]+[:len [/file find where name=$w]])`)
