@@ -14,6 +14,8 @@ type use struct {
 	// admitted there, or what was before is not known. Without that the word is a
 	// wish: a pod waits there, and nothing can be mounted.
 	had bool
+	// proven: had, and this process saw it attached or admitted there.
+	proven bool
 }
 
 // known is a Node as the ledger keeps it.
@@ -131,9 +133,10 @@ func (v *volume) use(node string) *use {
 // say: kubelet has the volume in use.
 func (v *volume) say(node string, fresh, off bool) {
 	u := v.use(node)
-	if fresh || !u.said && (v.attachedOn(node) || v.admitted(node)) {
-		u.had = true
+	if !u.said && (v.attachedOn(node) || v.admitted(node)) {
+		u.had, u.proven = true, true
 	}
+	u.had = u.had || fresh
 	u.said, u.off = true, off
 }
 
@@ -148,7 +151,10 @@ func (v *volume) unsaid(node string) {
 }
 
 // possess: the node was admitted or attached, so it may mount.
-func (v *volume) possess(node string) { v.use(node).had = true }
+func (v *volume) possess(node string) {
+	u := v.use(node)
+	u.had, u.proven = true, true
+}
 
 // mounted are the other nodes whose kubelet may have the volume mounted.
 func (v *volume) mounted(node string) []rival {
