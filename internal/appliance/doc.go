@@ -5,6 +5,10 @@
 // console script that looks, decides and acts on the device itself, and then prints what is true afterwards, so that a
 // repeated, concurrent or half-lost call ends in the same place.
 //
+// On a Btrfs pool a volume is a subvolume with one image in it, and snapshots and clones share its blocks. Elsewhere they are full
+// copies that the RDS makes in the background; how far one has come stands beside it on the RDS (copymark.go), so that any
+// process can go on with it.
+//
 // What a cluster does not own it never changes: ownership stands in the item's comment, and is checked on the device in
 // the same script that acts.
 //

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -204,31 +205,36 @@ func (m subvolumeMenu) add(a arguments) (console.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	if parent == nil {
-		err = os.Mkdir(m.d.storage.host(s.path()), 0o750)
-	} else {
-		s.Parent, s.Snapshot = parent.UUID, true
-		err = m.snapshot(parent, s)
-	}
+	fresh, err := m.prepare(parent, s)
 	if err != nil {
 		return nil, fmt.Errorf("failure: BTRFS_IOC_SNAP_CREATE failed: %w", err)
 	}
-	m.d.storage.share(s.path(), s.Snapshot)
 	m.d.flash.NextID++
 	m.d.flash.Subvolumes = append(m.d.flash.Subvolumes, s)
-	return itemID(s.ID), m.d.save()
+	if err := m.d.save(); err != nil { // a kill before the next step leaves a record that the next boot forgets
+		return nil, err
+	}
+	m.d.storage.share(s.path(), s.Snapshot)
+	if err := os.Rename(fresh, m.d.storage.host(s.path())); err != nil {
+		m.d.flash.Subvolumes = slices.DeleteFunc(m.d.flash.Subvolumes, func(one *subvolume) bool { return one == s })
+		return nil, errors.Join(errNoParentDir, m.d.save())
+	}
+	return itemID(s.ID), nil
 }
 
-// snapshot copies what a subvolume holds. Half of one is not left behind.
-func (m subvolumeMenu) snapshot(parent, s *subvolume) error {
-	to := m.d.storage.host(s.path())
-	err := copyTree(m.d.storage.host(parent.path()), to, func(relative string) bool {
+// prepare makes the files of a subvolume where nobody sees them: as on Btrfs, one is there as a whole or not at all.
+func (m subvolumeMenu) prepare(parent, s *subvolume) (dir string, err error) {
+	dir = filepath.Join(m.d.dir, "subvolume.new")
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	if parent == nil {
+		return dir, os.Mkdir(dir, 0o750)
+	}
+	s.Parent, s.Snapshot = parent.UUID, true
+	return dir, copyTree(m.d.storage.host(parent.path()), dir, func(relative string) bool {
 		return m.d.subvolumeAt(parent.path()+"/"+relative) != nil
 	})
-	if err != nil {
-		m.d.note(os.RemoveAll(to))
-	}
-	return err
 }
 
 // place decides where a new subvolume goes. A name like a path puts it into another subvolume [V].
