@@ -38,7 +38,8 @@ func render(t *testing.T, release, namespace, driver, class, simulated, valuesFi
 	config["driverName"] = driver
 	values, err := yaml.Marshal(map[string]any{
 		"config": config, "logLevel": "debug",
-		"storageClasses": []map[string]any{{"name": class, "parameters": map[string]any{"csi.storage.k8s.io/fstype": "ext4"}}},
+		"storageClasses":        []map[string]any{{"name": class, "parameters": map[string]any{"csi.storage.k8s.io/fstype": "ext4"}}},
+		"volumeSnapshotClasses": []map[string]any{{"name": class}},
 	})
 	if err != nil {
 		t.Fatal(err)

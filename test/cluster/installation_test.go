@@ -189,8 +189,7 @@ type sidecar struct {
 	ended sync.WaitGroup
 }
 
-// startSidecars starts the sidecars of the pod. They may ask the API server more often, and repeat what failed sooner,
-// than by default: a test is in a hurry.
+// startSidecars starts the sidecars of the pod.
 func (r *replica) startSidecars() {
 	r.of.t.Helper()
 	for name := range r.of.chart.containers {
@@ -204,7 +203,7 @@ func (r *replica) startSidecar(name string) {
 	i := r.of
 	i.t.Helper()
 	arguments := i.chart.arguments(i.t, name, "--csi-address="+r.socket(), "--kubeconfig="+i.in("sidecar.kubeconfig"),
-		"--leader-election-namespace="+i.namespace, "--kube-api-qps=200", "--kube-api-burst=400", "--retry-interval-max=5s", "--v=5")
+		"--leader-election-namespace="+i.namespace, "--v=5")
 	ctx, stop := context.WithCancel(context.Background())
 	s := &sidecar{stop: stop}
 	s.ended.Go(func() { supervise(ctx, i.class+"-"+name+r.name, plane.Programs.Path(name), arguments) })

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/rds-csi/rds-csi/test/cluster/controlplane"
 )
@@ -101,15 +102,19 @@ func buildOurs(ctx context.Context, dir string) (string, error) {
 	return bin, nil
 }
 
-// install applies what an administrator brings beside the chart: the CRDs that the snapshot sidecars watch.
+// install brings what an administrator brings beside the chart: the CRDs of snapshots and their controller.
 func install(ctx context.Context) error {
-	crds, err := plane.Programs.CRDs(ctx)
-	if err != nil {
+	const snapshotter, account = "github.com/kubernetes-csi/external-snapshotter", "snapshot-controller"
+	crds, first := plane.Programs.Manifests(ctx, snapshotter+"/client/v8", "config/crd/snapshot.storage.k8s.io_*.yaml")
+	roles, second := plane.Programs.Manifests(ctx, snapshotter+"/v8", "deploy/kubernetes/snapshot-controller/rbac-snapshot-controller.yaml")
+	if err := errors.Join(first, second, plane.ApplyFiles(ctx, append(crds, roles...)...)); err != nil {
 		return err
 	}
-	files, err := filepath.Glob(filepath.Join(crds, "*storage.k8s.io_*.yaml"))
-	if err != nil || len(files) == 0 {
-		return fmt.Errorf("no snapshot CRDs in %s: %w", crds, err)
+	file := filepath.Join(plane.Logs(), "..", "kubeconfig", account)
+	if err := plane.Kubeconfig(ctx, metav1.NamespaceSystem, account, plane.Front.Address(), file); err != nil {
+		return err
 	}
-	return plane.ApplyFiles(ctx, files...)
+	// It ends itself when it finds no CRDs, which the API server serves a moment after they were accepted.
+	go supervise(ctx, account, plane.Programs.Path(account), []string{"--kubeconfig=" + file, "--retry-interval-max=5s", "--v=5"})
+	return nil
 }

@@ -71,7 +71,9 @@ func forbiddenInLogs() error {
 
 // part of the pod is who has a role of its own, by the end of the role's name, and its User-Agent.
 func parts() map[string]string {
-	return map[string]string{"controller": "rds-csi", "provisioner": "csi-provisioner", "attacher": "csi-attacher", "resizer": "csi-resizer"}
+	return map[string]string{
+		"controller": "rds-csi", "provisioner": "csi-provisioner", "attacher": "csi-attacher", "resizer": "csi-resizer", "snapshotter": "csi-snapshotter",
+	}
 }
 
 // unneeded are rights that no test uses although they are needed, with the reason.
@@ -82,6 +84,7 @@ func unneeded() map[string]string {
 		"attacher patch /events":                     repeated,
 		"resizer patch /events":                      repeated,
 		"controller patch /events":                   repeated,
+		"snapshotter patch /events":                  repeated,
 		"provisioner patch /persistentvolumes":       "takes its finalizer off a PersistentVolume that another release put there",
 		"provisioner update /persistentvolumeclaims": "only of claims that wait for a node (WaitForFirstConsumer) and must be scheduled anew",
 	}

@@ -107,7 +107,7 @@ func agree(t *testing.T, path string, s *schema, typ reflect.Type) {
 // Two releases, say for two kinds of RDS, must not share an object.
 func TestReleasesDoNotCollide(t *testing.T) {
 	names := func(release string) []string {
-		text, err := helm.Run(t.Context(), "template", release, ".", "--values", helm.Values, "--set", "config.driverName="+release+".example.org,storageClasses=null")
+		text, err := helm.Run(t.Context(), "template", release, ".", "--values", helm.Values, "--set", "config.driverName="+release+".example.org,storageClasses=null,volumeSnapshotClasses=null")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -42,8 +42,8 @@ func TestAttachIsRequired(t *testing.T) {
 // A CSIDriver that promises capacity objects which nobody publishes makes no claim schedulable (B20). Both come with topology,
 // and so does what the provisioner has to read for it.
 func TestStorageCapacityIsPromisedAndPublished_B20(t *testing.T) {
-	for _, more := range [][]string{nil, {"--set", "config.topology[0].rds=rds1", "--set", "config.topology[0].nodes[0]=rack-a-*"}} {
-		objects, want := load(t, more...), more != nil
+	for _, more := range [][]string{nil, {"--set", "config.topology=null"}} {
+		objects, want := load(t, more...), more == nil
 		spec := only[*storagev1.CSIDriver](t, objects).Spec
 		if got := spec.StorageCapacity != nil && *spec.StorageCapacity; got != want {
 			t.Errorf("%v: storageCapacity is %t", more, got)
@@ -73,7 +73,7 @@ func TestStorageCapacityIsPromisedAndPublished_B20(t *testing.T) {
 			}
 		}
 		for _, c := range every[*corev1.ConfigMap](objects) {
-			if text, ok := c.Data["config.yaml"]; ok && want && !strings.Contains(text, "rack-a-*") {
+			if text, ok := c.Data["config.yaml"]; ok && want && !strings.Contains(text, "rack-b-*") {
 				t.Errorf("ConfigMap %s lacks the topology: controller and nodes would tell two stories", c.Name)
 			}
 		}
@@ -123,10 +123,37 @@ func container(t *testing.T, pod corev1.PodSpec, name string) corev1.Container {
 // A missing attacher once meant that nothing was ever published.
 func TestControllerHasItsSidecars(t *testing.T) {
 	pod := only[*appsv1.Deployment](t, load(t)).Spec.Template.Spec
-	for _, name := range []string{"csi-provisioner", "csi-attacher", "csi-resizer"} {
-		if !slices.Contains(container(t, pod, name).Args, "--leader-election") {
+	for _, name := range []string{"csi-provisioner", "csi-attacher", "csi-resizer", "csi-snapshotter"} {
+		args := container(t, pod, name).Args
+		if !slices.Contains(args, "--leader-election") {
 			t.Errorf("two of %s would work at the same time during an upgrade", name)
 		}
+		// By default a refused attach is tried again only minutes after the way is free.
+		for _, arg := range []string{"--retry-interval-max=10s", "--kube-api-qps=50", "--kube-api-burst=100"} {
+			if !slices.Contains(args, arg) {
+				t.Errorf("%s has no %s", name, arg)
+			}
+		}
+	}
+}
+
+// Nothing of snapshots is left but the right to look for them, which the provisioner uses as soon as there are any in the cluster.
+func TestSnapshotsAreASwitch(t *testing.T) {
+	objects := load(t)
+	if class := only[*volumeSnapshotClass](t, objects); class.Driver != config.DefaultDriverName || class.DeletionPolicy != "Retain" {
+		t.Errorf("VolumeSnapshotClass %+v", class)
+	}
+	for _, o := range load(t, "--set", "sidecars.snapshotter.enabled=false,volumeSnapshotClasses=null") {
+		if d, ok := o.(*appsv1.Deployment); ok && slices.ContainsFunc(d.Spec.Template.Spec.Containers, func(c corev1.Container) bool { return c.Name == "csi-snapshotter" }) {
+			t.Error("the sidecar is there")
+		}
+		if _, ok := o.(*volumeSnapshotClass); ok || strings.HasSuffix(o.GetName(), "-snapshotter") {
+			t.Errorf("%s %s is there", typeName(o), o.GetName())
+		}
+	}
+	// CRDs that are missing must not keep anybody from installing the driver.
+	if n := len(every[*volumeSnapshotClass](render(t, "--set", "config.rds[0].name=rds1,config.rds[0].address=10.0.0.1,config.rds[0].user=csi,config.rds[0].nvme.address=10.0.0.1,config.rds[0].pool.path=/p"))); n != 0 {
+		t.Errorf("%d classes that nobody asked for", n)
 	}
 }
 
@@ -204,6 +231,10 @@ func TestEachPartMayDoItsWork(t *testing.T) {
 			"persistentvolumeclaims": {"get", "list", "watch", "update"},
 			"storageclasses":         {"get", "list", "watch"},
 			"volumeattachments":      {"get", "list", "watch"},
+			"csinodes":               {"get", "list", "watch"},
+			"nodes":                  {"get", "list", "watch"},
+			"volumesnapshots":        {"get", "list", "watch", "update"},
+			"volumesnapshotcontents": {"get", "list"},
 			"events":                 {"create", "patch"},
 		},
 		"rds-csi-attacher": {
@@ -211,6 +242,12 @@ func TestEachPartMayDoItsWork(t *testing.T) {
 			"volumeattachments/status": {"patch"},
 			"persistentvolumes":        {"get", "list", "watch", "patch"},
 			"csinodes":                 {"get", "list", "watch"},
+		},
+		"rds-csi-snapshotter": {
+			"volumesnapshotclasses":         {"get", "list", "watch"},
+			"volumesnapshotcontents":        {"get", "list", "watch", "update", "patch"},
+			"volumesnapshotcontents/status": {"update", "patch"},
+			"events":                        {"create", "patch"},
 		},
 		"rds-csi-resizer": {
 			"persistentvolumes":             {"get", "list", "watch", "patch"},
@@ -232,7 +269,7 @@ func TestEachPartMayDoItsWork(t *testing.T) {
 			}
 		}
 	}
-	leases := only[*rbacv1.Role](t, objects)
+	leases := named[*rbacv1.Role](t, objects, "rds-csi-leases")
 	for _, verb := range []string{"get", "create", "update"} {
 		if !allows(leases.Rules, "leases", verb) {
 			t.Errorf("nobody may %s leases: none ever becomes a leader", verb)
@@ -247,7 +284,7 @@ func TestNoPartMayDoMore(t *testing.T) {
 	for _, r := range every[*rbacv1.ClusterRole](objects) {
 		rules[r.Name] = r.Rules
 	}
-	rules["leases"] = only[*rbacv1.Role](t, objects).Rules
+	rules["leases"] = named[*rbacv1.Role](t, objects, "rds-csi-leases").Rules // that of capacity may look at pods: its own namespace's
 	for name, rules := range rules {
 		for _, r := range rules {
 			if all := slices.Concat(r.Verbs, r.Resources, r.APIGroups); slices.Contains(all, "*") {
@@ -289,7 +326,7 @@ func TestNodeHasTimeToEnd(t *testing.T) {
 
 // Nothing may land in another namespace than that of the release, where nobody looks for it, nor claim to be cluster-wide by accident.
 func TestEverythingIsInTheNamespace(t *testing.T) {
-	clusterWide := []string{"*v1.CSIDriver", "*v1.StorageClass", "*v1.ClusterRole", "*v1.ClusterRoleBinding"}
+	clusterWide := []string{"*v1.CSIDriver", "*v1.StorageClass", "*manifests.volumeSnapshotClass", "*v1.ClusterRole", "*v1.ClusterRoleBinding"}
 	for _, o := range load(t) {
 		want := "rds-csi"
 		if slices.Contains(clusterWide, typeName(o)) {

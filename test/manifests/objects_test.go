@@ -44,11 +44,21 @@ type (
 	}
 )
 
+// volumeSnapshotClass is external-snapshotter's, as far as the chart uses it.
+type volumeSnapshotClass struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+
+	Driver         string `json:"driver"`
+	DeletionPolicy string `json:"deletionPolicy"`
+}
+
 // kinds is every kind that the chart may use, with the type that the API server decodes it into.
 func kinds() map[string]func() object {
 	return map[string]func() object{
 		"CSIDriver":           func() object { return new(storagev1.CSIDriver) },
 		"StorageClass":        func() object { return new(storagev1.StorageClass) },
+		"VolumeSnapshotClass": func() object { return new(volumeSnapshotClass) },
 		"ServiceAccount":      func() object { return new(corev1.ServiceAccount) },
 		"ConfigMap":           func() object { return new(corev1.ConfigMap) },
 		"Service":             func() object { return new(corev1.Service) },

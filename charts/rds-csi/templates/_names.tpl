@@ -44,6 +44,13 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
+{{/* How fast a sidecar of the controller asks, and asks again. */}}
+{{- define "rds-csi.pace" -}}
+- --kube-api-qps={{ .Values.sidecars.pace.requestsPerSecond }}
+- --kube-api-burst={{ mul 2 .Values.sidecars.pace.requestsPerSecond }}
+- --retry-interval-max={{ .Values.sidecars.pace.longestRetry }}
+{{- end }}
+
 {{- define "rds-csi.probes" -}}
 # Either answers within 2 s, also while an RDS or the API server is silent.
 livenessProbe:

@@ -71,15 +71,19 @@ func Build(ctx context.Context, module, cache string, log io.Writer) (Programs, 
 	return p, nil
 }
 
-// CRDs is the folder of the snapshot CRDs, in the module cache.
-func (p Programs) CRDs(ctx context.Context) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/kubernetes-csi/external-snapshotter/client/v8")
+// Manifests are files of a module that the tools module requires, in the module cache.
+func (p Programs) Manifests(ctx context.Context, module, pattern string) ([]string, error) {
+	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module)
 	cmd.Dir = p.module
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("folder of the snapshot CRDs: %w", err)
+		return nil, fmt.Errorf("folder of %s: %w", module, err)
 	}
-	return filepath.Join(strings.TrimSpace(string(out)), "config", "crd"), nil
+	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(out)), pattern))
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("no %s in %s", pattern, out)
+	}
+	return files, err
 }
 
 // keyOf is the identity of what is built: the versions, our own code beside them, and the compiler.
