@@ -87,7 +87,8 @@ func (p parts) run(ctx context.Context, o options) error {
 	defer cancel()
 	defer context.AfterFunc(below, cancel)() // a fault below ends the process: Kubernetes starts it again
 	events := p.cluster.recorder(below)
-	p.controller.Refused = refusals(events) //nolint:contextcheck // an event waits for nobody and has no context
+	//nolint:contextcheck // an event waits for nobody and has no context
+	p.controller.Refused, p.controller.Repaired = told(events, kube.Warning, kube.AttachRefused), told(events, kube.Normal, kube.VolumeRepaired)
 	background, err := newBackground(p.cfg, p.registry, p.cluster, p.controller, events)
 	if err != nil {
 		return err
@@ -113,9 +114,9 @@ func (p parts) run(ctx context.Context, o options) error {
 	return errors.Join(served, ignoreCancelled(group.Wait()), lost, p.consoles.close())
 }
 
-// refusals tells the user of a claim what he has to do.
-func refusals(events *kube.Recorder) func(volume, message string) {
-	return func(volume, message string) { events.Volume(volume, kube.Warning, kube.AttachRefused, message) }
+// told tells the user of a claim what he has to do, or what was done.
+func told(events *kube.Recorder, kind kube.EventType, reason string) func(volume, message string) {
+	return func(volume, message string) { events.Volume(volume, kind, reason, message) }
 }
 
 // lead is what only a leader does, once it is known whose volumes it looks after.

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/rds-csi/rds-csi/internal/routeros"
 )
 
 // Export makes sure that nodes can reach the volume and that the RDS keeps its hands off it. One command when all is as it
 // should be; a second puts it right, for exports do get lost (a reboot of the appliance, a person), and the volumes of
-// the existing driver carry mount-filesystem=yes (B6).
+// the existing driver carry mount-filesystem=yes (B6) and no owner: from now on they have one. Repaired says what was done.
 func (r *RDS) Export(ctx context.Context, slot string) (Volume, error) {
 	v, err := r.Get(ctx, slot)
 	if err != nil {
@@ -28,18 +29,37 @@ func (r *RDS) settle(ctx context.Context, v Volume) (Volume, error) {
 	if v.Mounted {
 		return Volume{}, r.errorf(slot, ErrMounted, "a node writing beside it would destroy the file system: set mount-filesystem=no for %s on the rds, check it there, then repeat", slot)
 	}
-	if v.Presentable() {
+	if v.settled() {
 		return v, nil
 	}
 	now, err := r.reassert(ctx, v)
 	if err != nil {
 		return Volume{}, err
 	}
-	if !now.Presentable() {
-		return Volume{}, r.errorf(slot, ErrAnswer, "the rds took the change, yet says exported=%t mount-filesystem=%t mounted=%t nqn=%q",
-			now.Exported, now.MountFilesystem, now.Mounted, now.NQN)
+	if !now.settled() {
+		return Volume{}, r.errorf(slot, ErrAnswer, "the rds took the change, yet says exported=%t mount-filesystem=%t mounted=%t nqn=%q owner=%s",
+			now.Exported, now.MountFilesystem, now.Mounted, now.NQN, now.Owner)
 	}
+	now.Repaired = v.repairs()
 	return now, nil
+}
+
+// settled says that there is nothing to put right.
+func (v Volume) settled() bool { return v.Presentable() && v.Owner == OwnerOurs }
+
+// repairs are what it takes to settle the volume, in words for people.
+func (v Volume) repairs() string {
+	var done []string
+	if v.Owner == OwnerNone {
+		done = append(done, "it belongs to this cluster now (it had no owner)")
+	}
+	if v.MountFilesystem {
+		done = append(done, "the RDS does not mount its file system any more (mount-filesystem=no)")
+	}
+	if !v.Exported || v.NQN != NQNFor(v.ID.Slot) {
+		done = append(done, "it is exported again")
+	}
+	return strings.Join(done, ", ")
 }
 
 // Presentable says whether nodes can reach the volume and the RDS keeps its hands off it, so that it may be handed out as it is.
@@ -60,7 +80,7 @@ func (r *RDS) reassert(ctx context.Context, v Volume) (Volume, error) {
 	switch {
 	case errors.Is(err, ErrOutcomeUnknown):
 		now, again := r.Get(ctx, v.ID.Slot)
-		if again != nil || !now.Presentable() {
+		if again != nil || !now.settled() {
 			return Volume{}, err
 		}
 		return now, nil

@@ -40,6 +40,13 @@ func (id ID) String() string {
 	return id.Key()
 }
 
+// Known is the ID as it prints in Kubernetes, where only slots were known: a volume of the existing driver, which lies on the
+// default RDS, has a bare handle.
+func (id ID) Known(defaultRDS string) ID {
+	id.bare = id.RDS == defaultRDS && adoptableSlot(id.Slot)
+	return id
+}
+
 // Key is the same for every way to write the handle: what locks and maps are keyed by.
 func (id ID) Key() string { return id.RDS + "/" + id.Slot }
 

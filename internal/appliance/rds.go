@@ -59,7 +59,7 @@ func (r *RDS) volume(rec record) Volume {
 	comment := parseTag(rec.text("comment"))
 	owner := r.owner(slot, rec.text("comment"))
 	return Volume{
-		ID:        ID{RDS: r.settings.Name, Slot: slot, bare: owner == OwnerNone && r.settings.Default},
+		ID:        ID{RDS: r.settings.Name, Slot: slot, bare: r.settings.Default && adoptableSlot(slot)},
 		Name:      comment.name,
 		Claim:     comment.claim,
 		SizeBytes: size,

@@ -98,6 +98,9 @@ func exportScript(cluster string, v Volume, refuse routeros.Value) *routeros.Bui
 		changes = routeros.Part(`? nvme-tcp-export=yes nvme-tcp-server-port=? nvme-tcp-server-nqn=?`,
 			changes, routeros.Number(int64(v.Port)), routeros.Text(NQNFor(slot)))
 	}
+	if v.Owner == OwnerNone { // the existing driver's slots are the names of its PersistentVolumes
+		changes = routeros.Part(`? comment=?`, changes, routeros.Text(tag{cluster: cluster, name: slot}.String()))
+	}
 	b := routeros.NewScript("disk_export").
 		Add(`:local d [/disk find where slot=?]`, routeros.Text(slot)).
 		Add(`:if ([:len $d]=0) do={:error ?}`, routeros.Text(sayAbsent)).

@@ -119,7 +119,10 @@ func TestExportsLostAtReboot(t *testing.T) {
 			t.Fatalf("%s: %+v", after, on)
 		}
 		again, err := r.eventually(t, func() (appliance.Volume, error) { return r.Export(t.Context(), v.ID.Slot) })
-		if err != nil || again != v {
+		if told := again.Repaired != ""; told != (after == "lost") {
+			t.Errorf("%s: says that it repaired %q", after, again.Repaired)
+		}
+		if again.Repaired = ""; err != nil || again != v {
 			t.Errorf("%s: %+v, %v", after, again, err)
 		}
 		if on, _ := r.server.Device.Disk(v.ID.Slot); !on.Up || on.MountFilesystem {

@@ -16,6 +16,8 @@ type Volume struct {
 	MountFilesystem bool
 	Mounted         bool
 	Owner           Owner
+	// Repaired says in a few words what the call that returned the volume has put right on the RDS; empty for nothing.
+	Repaired string
 	// Source is what it was made from, from the comment. A volume that has one is never blank, so nothing may format it.
 	Source Source
 }

@@ -85,6 +85,8 @@ type Controller struct {
 	Lead func() error
 	// Refused is told of an attach that was refused until the user acts. It must not wait. May be nil.
 	Refused func(volume, message string)
+	// Repaired is told what an attach has put right on the RDS. It must not wait. May be nil.
+	Repaired func(volume, message string)
 	// Claimed answers the canonical handles of this cluster's PersistentVolumes, once they are known. Nil: no Kubernetes.
 	Claimed func() (handles []string, known bool)
 	// Topology says which nodes reach which RDS.

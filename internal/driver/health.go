@@ -169,7 +169,7 @@ func (c *Controller) healthOf(ctx context.Context, rds Appliance, claimed []stri
 	}
 	for handle := range missing {
 		if id, err := c.parseID(handle); err == nil {
-			all = append(all, &csi.VolumeHealth{VolumeId: handle, HealthStatuses: []*healthEntry{gone(id)}})
+			all = append(all, &csi.VolumeHealth{VolumeId: id.Known(c.defaultRDS).String(), HealthStatuses: []*healthEntry{gone(id)}})
 		}
 	}
 	return all, nil
@@ -178,6 +178,9 @@ func (c *Controller) healthOf(ctx context.Context, rds Appliance, claimed []stri
 func (c *Controller) unasked(claimed []string, rds string, err error) []*csi.VolumeHealth {
 	all := make([]*csi.VolumeHealth, 0, len(claimed))
 	for _, handle := range claimed {
+		if id, err := c.parseID(handle); err == nil {
+			handle = id.Known(c.defaultRDS).String()
+		}
 		all = append(all, &csi.VolumeHealth{VolumeId: handle, HealthStatuses: []*healthEntry{
 			ill(degraded, "RDSNotAnswering", "the controller cannot ask rds %s how the volume is: %v. Check that the RDS is up and that the controller reaches its management address", rds, err),
 		}})

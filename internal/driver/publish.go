@@ -39,6 +39,7 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 		abandon()
 		return nil, err
 	}
+	c.repaired(ctx, v)
 	published := publishContext(v, req.GetVolumeContext())
 	if uid, ok := c.ledger.NodeUID(req.GetNodeId()); ok {
 		published[keyNodeUID] = uid

@@ -30,7 +30,22 @@ func (c *Controller) Repair(ctx context.Context, volume string) (done bool, err 
 	if len(c.ledger.Nodes(id.Key())) == 0 {
 		return false, nil
 	}
-	_, err = rds.Export(ctx, id.Slot)
+	v, err := rds.Export(ctx, id.Slot)
+	if err == nil && v.Repaired != "" {
+		c.logger.InfoContext(ctx, "repaired", "volume", id.Key(), "what", v.Repaired)
+	}
 	later := errors.Is(err, appliance.ErrUnavailable) || errors.Is(err, appliance.ErrOutcomeUnknown) || ctx.Err() != nil
 	return err == nil || !later, err
+}
+
+// repaired makes known what an attach has put right: a volume of the existing driver gets an owner and loses
+// mount-filesystem=yes, and a lost export comes back.
+func (c *Controller) repaired(ctx context.Context, v appliance.Volume) {
+	if v.Repaired == "" {
+		return
+	}
+	c.logger.InfoContext(ctx, "repaired", "volume", v.ID.Key(), "what", v.Repaired)
+	if c.Repaired != nil {
+		c.Repaired(v.ID.Key(), "on rds "+v.ID.RDS+" was put right: "+v.Repaired)
+	}
 }

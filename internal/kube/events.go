@@ -43,6 +43,9 @@ const (
 	MigrationOverdue = "MigrationOverdue"
 	// ExportRepaired: the RDS had lost the export of an attached volume, it is back. Look for a reboot of the RDS.
 	ExportRepaired = "ExportRepaired"
+	// VolumeRepaired: an attach has put right on the RDS what the message says. Look for who made it wrong, unless the
+	// volume is one of the existing driver's, which is adopted so.
+	VolumeRepaired = "VolumeRepaired"
 	// RepairFailed: the driver could not repair what it found. The message says what is left to do by hand.
 	RepairFailed = "RepairFailed"
 )

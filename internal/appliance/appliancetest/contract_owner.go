@@ -125,7 +125,12 @@ func testExport(t *testing.T, s scene) {
 	right := s.device.Disks(t)[v.ID.Slot]
 	export := func() {
 		t.Helper()
-		if got, err := s.Export(t.Context(), v.ID.Slot); err != nil || got != v {
+		wrong := s.device.Disks(t)[v.ID.Slot] != right
+		got, err := s.Export(t.Context(), v.ID.Slot)
+		if (got.Repaired != "") != wrong {
+			t.Errorf("says that it repaired %q", got.Repaired)
+		}
+		if got.Repaired = ""; err != nil || got != v {
 			t.Errorf("exported\n%+v, %v, want\n%+v", got, err, v)
 		}
 		if now := s.device.Disks(t)[v.ID.Slot]; now != right {
@@ -158,11 +163,16 @@ func testAdopt(t *testing.T, s scene) {
 	if err != nil || v.Owner != appliance.OwnerNone || v.Path != parse(t, adoptedPath) || v.SizeBytes != 10*gib || !v.MountFilesystem {
 		t.Errorf("got %+v, %v", v, err)
 	}
-	v, err = s.Export(t.Context(), adoptedSlot)
-	if err != nil || v.MountFilesystem || !v.Exported || v.NQN != appliance.NQNFor(adoptedSlot) {
-		t.Errorf("exported %+v, %v", v, err)
+	for _, repaired := range []bool{true, false} { // once, and it is told
+		v, err = s.Export(t.Context(), adoptedSlot)
+		if err != nil || v.MountFilesystem || !v.Exported || v.NQN != appliance.NQNFor(adoptedSlot) || v.Owner != appliance.OwnerOurs || (v.Repaired != "") != repaired {
+			t.Errorf("exported %+v, %v", v, err)
+		}
+		if v.ID.String() != adoptedSlot {
+			t.Errorf("its handle became %s", v.ID)
+		}
 	}
-	if d := s.device.Disks(t)[adoptedSlot]; d.MountFilesystem || !d.Exported || d.Cluster != "" {
+	if d := s.device.Disks(t)[adoptedSlot]; d.MountFilesystem || !d.Exported || d.Cluster != "homelab" || d.Name != adoptedSlot {
 		t.Errorf("on the device: %+v", d)
 	}
 	copied := "/storage-pool/k8s/" + path.Base(adoptedPath)

@@ -227,6 +227,9 @@ func (f *Fake) right(d Disk) (Disk, error) {
 	}
 	d.Exported, d.MountFilesystem, d.NQN = true, false, appliance.NQNFor(d.Slot)
 	d.Port = cmp.Or(d.Port, f.settings.NVMePort)
+	if d.Cluster == "" {
+		d.Cluster, d.Name = f.settings.ClusterID, d.Slot
+	}
 	f.disks[d.Slot] = d
 	return d, nil
 }
@@ -324,8 +327,10 @@ func (f *Fake) Export(ctx context.Context, slot string) (v appliance.Volume, err
 		case f.volume(d, "").Owner == appliance.OwnerForeign:
 			return f.errorf(slot, appliance.ErrForeign)
 		}
-		d, err = f.right(d)
-		v = f.volume(d, "")
+		now, err := f.right(d)
+		if v = f.volume(now, ""); now != d {
+			v.Repaired = "put right"
+		}
 		return err
 	})
 	if err != nil {
@@ -382,7 +387,7 @@ func source(from string) appliance.Source {
 // id prints bare for an adopted volume on the default RDS, as Kubernetes knows it.
 func (f *Fake) id(d Disk) appliance.ID {
 	handle := f.settings.Name + "/" + d.Slot
-	if f.settings.Default && f.owner(d) == appliance.OwnerNone {
+	if f.settings.Default && len(d.Slot) == len(adoptedForm) {
 		handle = d.Slot
 	}
 	if id, err := appliance.ParseID(handle, f.settings.Name); err == nil {
