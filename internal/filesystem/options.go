@@ -104,6 +104,16 @@ func (m *mountOptions) add(key, word string) {
 	}
 }
 
+// twins lets an xfs be mounted beside another one of its UUID, as a clone is, and what was restored from a snapshot: the kernel
+// refuses the second (EINVAL; the reason stands in its log only). That check is for one disk seen as two devices. Here a
+// device was found by its NQN, an NQN with two of them is refused (nvme.ErrIdentity), and what is left mounted of a dead one
+// cannot write. A UUID of its own for the copy would mean writing to it before its log is replayed.
+func (m *mountOptions) twins() {
+	if !slices.Contains(m.filesystem, "nouuid") {
+		m.filesystem = append(m.filesystem, "nouuid")
+	}
+}
+
 // split cuts at commas that are not quoted: an SELinux context holds commas and
 // comes as context="system_u:object_r:container_file_t:s0:c1,c2". The quotes are
 // for us, the kernel wants none.

@@ -33,6 +33,9 @@ func (f *Filesystem) Stage(ctx context.Context, dev Device, target, fstype strin
 	if dev.ReadOnly {
 		parsed.add("ro", "ro")
 	}
+	if fstype == "xfs" {
+		parsed.twins()
+	}
 	path, err := resolve(target)
 	if err != nil {
 		return fmt.Errorf("stage %s: %w", dev, err)

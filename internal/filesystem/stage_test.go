@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -458,5 +459,32 @@ func TestStageThatFailsIsUndone(t *testing.T) {
 	f.system.mount = h.mount
 	if err := f.Stage(t.Context(), dev, target, "ext4", nil); err != nil || h.at(target) != 1 {
 		t.Fatalf("%v, %d mounts", err, h.at(target))
+	}
+}
+
+// A clone has the UUID of its source, and the kernel lets only one xfs of each in, unless it is told otherwise.
+func TestXFSIsMountedBesideItsTwin(t *testing.T) {
+	for name, tt := range map[string]struct {
+		fstype  string
+		options []string
+		want    []string
+	}{
+		"xfs":              {"xfs", nil, []string{"nouuid"}},
+		"xfs, and others":  {"xfs", []string{"logbsize=256k"}, []string{"logbsize=256k", "nouuid"}},
+		"the claim's own":  {"xfs", []string{"nouuid", "discard"}, []string{"nouuid", "discard"}},
+		"ext4 has no such": {"ext4", nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, f := newHost(t)
+			_, dev := h.disk("nvme0n1", 1)
+			var got []string
+			h.onMount = func(_ int, m mountCall) error {
+				got = m.options.filesystem
+				return nil
+			}
+			if err := f.Stage(t.Context(), dev, h.path("globalmount"), tt.fstype, tt.options); err != nil || !slices.Equal(got, tt.want) {
+				t.Errorf("mounted with %q, %v", got, err)
+			}
+		})
 	}
 }
