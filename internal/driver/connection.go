@@ -28,6 +28,8 @@ const (
 	keyVolume = "volume"
 	// keyNodeUID tells for which Node object the volume was published: a Node that was made again under the same name is another.
 	keyNodeUID = "nodeUID"
+	// keyAdopted is a key that the existing driver wrote into all its volumes, and this one into none.
+	keyAdopted = "volumePath"
 	// keyMigration is how long two nodes may have the volume. keyMigrationSeconds is what the existing driver wrote.
 	keyMigration        = "migrationTimeout"
 	keyMigrationSeconds = "migrationTimeoutSeconds"
@@ -131,6 +133,10 @@ func parseConnection(nqn string, publish, volume map[string]string, defaults nvm
 			return c, invalid("context key %s: %q is not a size in bytes", keySize, text)
 		}
 	}
+	if volume[keyAdopted] != "" {
+		c.options = adoptedOptions(volume, defaults)
+		return c, nil
+	}
 	if err := override(&c.options.CtrlLossTimeout, get(keyCtrlLoss), config.CheckCtrlLossTimeout); err != nil {
 		return c, invalid("context key %s: %v", keyCtrlLoss, err)
 	}
@@ -138,6 +144,24 @@ func parseConnection(nqn string, publish, volume map[string]string, defaults nvm
 		return c, invalid("context key %s: %v", keyReconnect, err)
 	}
 	return c, nil
+}
+
+// adoptedOptions are those that the existing driver wrote, in seconds. What is outside our limits does not keep such a volume
+// from being used: nobody can correct the attributes of a PersistentVolume.
+func adoptedOptions(volume map[string]string, options nvme.Options) nvme.Options {
+	for key, o := range map[string]struct {
+		d     *time.Duration
+		check func(time.Duration) error
+	}{
+		"ctrlLossTmo":  {&options.CtrlLossTimeout, config.CheckCtrlLossTimeout},
+		keyReconnect:   {&options.ReconnectDelay, config.CheckReconnectDelay},
+		"keepAliveTmo": {&options.KeepAlive, config.CheckKeepAlive},
+	} {
+		if d, err := config.ParseDuration(volume[key]); err == nil && o.check(d) == nil {
+			*o.d = d
+		}
+	}
+	return options
 }
 
 func override(d *time.Duration, text string, check func(time.Duration) error) error {
