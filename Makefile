@@ -44,7 +44,7 @@ kernel-test: ## tier 3 only: the tests in the QEMU guest; ARGS='--run TestX' pic
 
 # The control plane is built from its Go modules and kept in the user's cache.
 cluster-test: bin/helm ## tier 4 only: a real Kubernetes control plane on this host (first time: ten minutes to build it)
-	@scripts/setup.sh build
+	@scripts/setup.sh cluster
 	@go run ./test/cluster
 	@go run ./test/tally --tier 4 $(ARGS)
 

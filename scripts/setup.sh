@@ -3,7 +3,8 @@
 # everything is there already.
 #
 #   scripts/setup.sh build   Go, git, make
-#   scripts/setup.sh test    and: a C compiler for the race detector, QEMU, the file-system tools, the guest's kernel, Prometheus
+#   scripts/setup.sh cluster and: Prometheus
+#   scripts/setup.sh test    and: a C compiler for the race detector, QEMU, the file-system tools, the guest's kernel
 #   scripts/setup.sh demo    as test, without the compiler
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -127,9 +128,10 @@ fetch_prometheus() {
 guest_tools=(qemu-system-x86_64 mkfs.ext4 e2fsck dumpe2fs mkfs.xfs xfs_db xfs_repair xfs_io mkfs.btrfs blkid mount umount xz ldd dpkg-deb)
 case ${1:-test} in
 build) tools=(git make) ;;
+cluster) tools=(git make dpkg-deb) ;;
 demo) tools=(git make "${guest_tools[@]}") ;;
 test) tools=(git make gcc "${guest_tools[@]}") ;;
-*) die "usage: scripts/setup.sh build|demo|test" ;;
+*) die "usage: scripts/setup.sh build|cluster|demo|test" ;;
 esac
 mapfile -t packages < <(missing_packages "${tools[@]}")
 if [ "${1:-test}" = test ] && ! [ -e /usr/include/stdlib.h ]; then packages+=(libc6-dev); fi
@@ -137,5 +139,5 @@ if grep -qs '^ID=ubuntu' /etc/os-release && ! command -v zstd >/dev/null; then p
 if ! [ -e /etc/ssl/certs/ca-certificates.crt ] && command -v apt-get >/dev/null; then packages+=(ca-certificates); fi
 install_packages "${packages[@]}"
 install_go
-[ "${1:-test}" = build ] || fetch_kernel
-[ "${1:-test}" = build ] || fetch_prometheus
+case ${1:-test} in demo | test) fetch_kernel ;; esac
+case ${1:-test} in cluster | demo | test) fetch_prometheus ;; esac

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -24,27 +25,40 @@ type chart struct {
 	account    string
 	config     string // the controller's configuration file
 	objects    []byte // YAML of everything but the pods
+	deployment []byte // the controller's
 	containers map[string]corev1.Container
 }
 
-// render renders the chart for one RDS, described by a configuration as rds-sim writes it.
-func render(t *testing.T, release, namespace, driver, class, simulated, valuesFile string) chart {
-	t.Helper()
-	config := map[string]any{}
-	if err := yaml.Unmarshal([]byte(simulated), &config); err != nil {
-		t.Fatal(err)
+// values are the chart's.
+type values map[string]any
+
+// usual is what most tests want: one RDS, a class, and a class of snapshots, all of the installation's name.
+func (i *installation) usual() values {
+	return values{
+		"config":   map[string]any{"driverName": i.driver, "rds": []any{i.startSimulator("rds")}}, // no clusterID: the driver is to ask Kubernetes for it
+		"logLevel": "debug", "controller": map[string]any{"replicas": 1},
+		"storageClasses":        []any{storageClass(i.class, nil)},
+		"volumeSnapshotClasses": []any{map[string]any{"name": i.class}},
 	}
-	delete(config, "clusterID") // the driver is to ask Kubernetes for it
-	config["driverName"] = driver
-	values, err := yaml.Marshal(map[string]any{
-		"config": config, "logLevel": "debug",
-		"storageClasses":        []map[string]any{{"name": class, "parameters": map[string]any{"csi.storage.k8s.io/fstype": "ext4"}}},
-		"volumeSnapshotClasses": []map[string]any{{"name": class}},
-	})
+}
+
+func storageClass(name string, parameters map[string]any) map[string]any {
+	all := map[string]any{"csi.storage.k8s.io/fstype": "ext4"}
+	maps.Copy(all, parameters)
+	return map[string]any{"name": name, "parameters": all}
+}
+
+// add adds to a list of the values.
+func (v values) add(list string, one any) { v[list] = append(v[list].([]any), one) }
+
+// render renders the chart.
+func render(t *testing.T, release, namespace string, v values, valuesFile string) chart {
+	t.Helper()
+	file, err := yaml.Marshal(v)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(valuesFile, values, 0o600); err != nil {
+	if err := os.WriteFile(valuesFile, file, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	text, err := helm.Run(t.Context(), "template", release, ".", "--namespace", namespace, "--values", valuesFile)
@@ -95,6 +109,7 @@ func (c *chart) takeDeployment(document []byte) error {
 	if err := yaml.Unmarshal(document, &d); err != nil {
 		return err
 	}
+	c.deployment = document
 	c.account = d.Spec.Template.Spec.ServiceAccountName
 	for _, container := range d.Spec.Template.Spec.Containers {
 		c.containers[container.Name] = container

@@ -3,12 +3,16 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/rds-csi/rds-csi/test/prometheus"
 )
 
 // sixteen volumes on four nodes, attached by external-attacher, and a scraper that has seen them.
@@ -42,10 +46,12 @@ func (r *replica) restart() {
 	r.startController()
 }
 
-// The case this project started from: however the controller ends, and whenever, the gauge says nothing or the truth.
+// The case this project started from: however the controller ends, and whenever, the gauge says nothing or the truth, to
+// us and to a real Prometheus.
 func TestGaugeSurvivesKills(t *testing.T) {
 	i := newInstallation(t)
 	_, _, s := i.attachSixteen()
+	recorded := watched(t, i.address)
 	mark := s.mark()
 	for round := range 10 {
 		<-soon(time.Second)
@@ -59,6 +65,77 @@ func TestGaugeSurvivesKills(t *testing.T) {
 	if !says(s.from(mark), refused) {
 		t.Errorf("no scrape fell into any of the restarts: nothing was tested: %v", s.from(mark))
 	}
+	recorded.only(t, sixteen)
+}
+
+// watcher is a real Prometheus with the chart's alerts.
+type watcher struct {
+	server *prometheus.Server
+	since  time.Time
+}
+
+func watched(t *testing.T, address string) watcher {
+	t.Helper()
+	s, err := prometheus.Start(context.WithoutCancel(t.Context()), prometheus.Config{
+		Dir: t.TempDir(), Interval: scrapeEvery, Jobs: map[string][]string{"controller": {address}},
+		Rules: []string{filepath.Join(root, "charts", "rds-csi", "files", "alerts.yaml")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w := watcher{server: s, since: time.Now()}
+	w.await(t, gauge, func(got []prometheus.Sample) bool { return len(got) == 1 })
+	return w
+}
+
+func (w watcher) await(t *testing.T, expr string, wanted func([]prometheus.Sample) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := w.server.Await(ctx, expr, wanted); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// only asserts on all that Prometheus has kept: no other number, and times of which it knows nothing.
+func (w watcher) only(t *testing.T, want float64) {
+	t.Helper()
+	w.await(t, gauge, func(got []prometheus.Sample) bool { return len(got) == 1 && got[0].Value == want })
+	within := time.Since(w.since) + time.Second
+	kept, err := w.server.Samples(t.Context(), gauge, within)
+	if err != nil || len(kept) < 20 {
+		t.Fatalf("%d samples: %v", len(kept), err)
+	}
+	for _, sample := range kept {
+		if sample.Value != want {
+			t.Errorf("Prometheus has %s at %s", sample, sample.Time.Format(time.StampMilli))
+		}
+	}
+	missed := 0
+	up, err := w.server.Samples(t.Context(), `up{job="controller"}`, within)
+	for _, sample := range up {
+		if sample.Value == 0 {
+			missed++
+		}
+	}
+	if err != nil || missed == 0 {
+		t.Errorf("none of %d scrapes of Prometheus fell into a restart: %v", len(up), err)
+	}
+	rules, err := w.server.Rules(t.Context())
+	for _, r := range rules {
+		if r.Health != "ok" {
+			t.Errorf("alert %s is %s: %s", r.Name, r.Health, r.LastError)
+		}
+	}
+	if err != nil || len(rules) == 0 {
+		t.Errorf("%d rules: %v", len(rules), err)
+	}
+	t.Logf("Prometheus: %d samples, %d of %d scrapes fell into restarts", len(kept), missed, len(up))
 }
 
 // says whether a record has a stretch of that.

@@ -10,10 +10,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"sigs.k8s.io/yaml"
 
 	"github.com/rds-csi/rds-csi/test/cluster/controlplane"
 )
@@ -27,8 +30,10 @@ type installation struct {
 	class     string // StorageClass, and the start of every other name
 	dir       string // configuration, sockets, the RDS's data
 	chart     chart
+	pod       string              // of the controller, for what looks for it; mostly there is none
 	api       *controlplane.Proxy // the controllers' way to the API server
-	simulator *controlplane.Process
+
+	simulators map[string]*controlplane.Process // by the name of the RDS
 
 	*replica // the first, and in most tests the only one
 }
@@ -42,10 +47,11 @@ type replica struct {
 	sidecars   []*sidecar
 }
 
-// newInstallation installs the driver with external-provisioner and external-attacher, and waits until it is ready.
-func newInstallation(t *testing.T) *installation {
+// newInstallation installs the driver with its sidecars, and waits until it is ready. The changes are to the chart's
+// values.
+func newInstallation(t *testing.T, changes ...func(*installation, values)) *installation {
 	t.Helper()
-	i := prepare(t)
+	i := prepare(t, changes...)
 	i.startController()
 	i.startSidecars()
 	i.awaitReady()
@@ -53,16 +59,20 @@ func newInstallation(t *testing.T) *installation {
 }
 
 // prepare does everything but start the driver and its sidecars.
-func prepare(t *testing.T) *installation {
+func prepare(t *testing.T, changes ...func(*installation, values)) *installation {
 	t.Helper()
 	name := short(t.Name())
-	i := &installation{t: t, namespace: "rds-csi-" + name, driver: name + ".csi.srvlab.io", class: name, dir: shortDir(t)}
+	i := &installation{t: t, namespace: "rds-csi-" + name, driver: name + ".csi.srvlab.io", class: name, dir: shortDir(t), simulators: map[string]*controlplane.Process{}}
 	i.replica = i.newReplica("")
 	var err error
 	i.api, err = controlplane.NewProxy(t.Context(), plane.Front.Address())
 	i.must(err)
 	t.Cleanup(i.api.Close)
-	i.chart = render(t, name, i.namespace, i.driver, i.class, i.startSimulator(), i.in("values.yaml"))
+	v := i.usual()
+	for _, change := range changes {
+		change(i, v)
+	}
+	i.chart = render(t, name, i.namespace, v, i.in("values.yaml"))
 	i.must(os.WriteFile(i.in("driver.yaml"), []byte(i.chart.config), 0o600))
 	i.must(plane.MakeNamespace(t.Context(), i.namespace))
 	i.must(plane.Apply(t.Context(), i.chart.objects))
@@ -106,20 +116,28 @@ func (i *installation) launch(name, program string, args ...string) *controlplan
 	return p
 }
 
-// startSimulator starts the RDS; it answers the configuration that rds-sim writes for a driver.
-func (i *installation) startSimulator() (config string) {
+// startSimulator starts an RDS of that name, with its data in a folder of that name; it answers what the driver's
+// configuration says of it.
+func (i *installation) startSimulator(name string, args ...string) (rds map[string]any) {
 	i.t.Helper()
-	i.simulator = i.launch("rds-sim", filepath.Join(built, "rds-sim"), "--ssh-address", "127.0.0.1:0", "--data", i.in("rds"))
-	i.poll("rds-sim has announced itself", i.simulator, func(context.Context) error {
-		log, err := os.ReadFile(i.simulator.Log)
+	p := i.launch("sim-"+name, filepath.Join(built, "rds-sim"), append(args, "--ssh-address", "127.0.0.1:0", "--data", i.in(name))...)
+	i.poll("rds-sim has announced itself", p, func(context.Context) error {
+		log, err := os.ReadFile(p.Log)
 		if err == nil && !strings.Contains(string(log), "answers SSH") { // its last word, after the file
 			err = errors.New("it has not")
 		}
 		return err
 	})
-	text, err := os.ReadFile(filepath.Join(i.in("rds"), "driver.yaml"))
+	i.simulators[name] = p
+	text, err := os.ReadFile(filepath.Join(i.in(name), "driver.yaml"))
 	i.must(err)
-	return string(text)
+	var config struct {
+		RDS []map[string]any `json:"rds"`
+	}
+	i.must(yaml.Unmarshal(text, &config))
+	rds = config.RDS[0]
+	rds["name"], rds["default"] = name, len(i.simulators) == 1
+	return rds
 }
 
 // startController starts the driver, again if need be, and does not wait. In a cluster its identity is the pod's name.
@@ -206,7 +224,9 @@ func (r *replica) startSidecar(name string) {
 		"--leader-election-namespace="+i.namespace, "--v=5")
 	ctx, stop := context.WithCancel(context.Background())
 	s := &sidecar{stop: stop}
-	s.ended.Go(func() { supervise(ctx, i.class+"-"+name+r.name, plane.Programs.Path(name), arguments) })
+	// env becomes the program, and what it sets is as in the pod.
+	arguments = slices.Concat([]string{"NAMESPACE=" + i.namespace, "POD_NAME=" + i.pod, plane.Programs.Path(name)}, arguments)
+	s.ended.Go(func() { supervise(ctx, i.class+"-"+name+r.name, "/usr/bin/env", arguments) })
 	r.sidecars = append(r.sidecars, s)
 	i.t.Cleanup(s.end)
 }

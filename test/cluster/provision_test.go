@@ -43,13 +43,7 @@ func TestClaim(t *testing.T) {
 		t.Errorf("files on the RDS: %v", files)
 	}
 
-	i.must(plane.Admin.CoreV1().PersistentVolumeClaims(space).Delete(t.Context(), claim, metav1.DeleteOptions{}))
-	seen.until(t, "the PersistentVolume is gone", func() error {
-		if v, err := seen.volumes.Get(pv.Name); err == nil {
-			return fmt.Errorf("%w: %s is %s: %s", errStill, pv.Name, v.Status.Phase, v.Status.Message)
-		}
-		return nil
-	})
+	i.dropClaim(claim, pv)
 	i.poll("the volume is gone from the RDS", i.controller, func(context.Context) error {
 		if left := i.files(t); len(left) > 0 {
 			return fmt.Errorf("%w: %v", errStill, left)

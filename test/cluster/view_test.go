@@ -12,6 +12,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	storagelisters "k8s.io/client-go/listers/storage/v1"
@@ -29,6 +32,8 @@ type view struct {
 	pods        corelisters.PodLister
 	events      corelisters.EventLister
 	attachments storagelisters.VolumeAttachmentLister
+	capacities  storagelisters.CSIStorageCapacityLister
+	snapshots   cache.GenericLister
 	close       func()
 
 	mu      sync.Mutex
@@ -46,19 +51,26 @@ type moment struct {
 // look begins to watch, and waits until everything was listed.
 func look(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	factory := informers.NewSharedInformerFactory(plane.Admin, 0)
+	client, err := dynamic.NewForConfig(plane.Config())
+	if err != nil {
+		cancel()
+		return err
+	}
+	factory, others := informers.NewSharedInformerFactory(plane.Admin, 0), dynamicinformer.NewDynamicSharedInformerFactory(client, 0)
 	core, storage := factory.Core().V1(), factory.Storage().V1()
+	snapshots := others.ForResource(schema.GroupVersionResource{Group: "snapshot.storage.k8s.io", Version: "v1", Resource: "volumesnapshots"})
 	v := &view{
 		claims: core.PersistentVolumeClaims().Lister(), volumes: core.PersistentVolumes().Lister(),
 		nodes: core.Nodes().Lister(), pods: core.Pods().Lister(), events: core.Events().Lister(),
-		attachments: storage.VolumeAttachments().Lister(),
-		close:       func() { cancel(); factory.Shutdown() },
-		changed:     make(chan struct{}), history: map[string][]moment{},
+		attachments: storage.VolumeAttachments().Lister(), capacities: storage.CSIStorageCapacities().Lister(), snapshots: snapshots.Lister(),
+		close:   func() { cancel(); factory.Shutdown(); others.Shutdown() },
+		changed: make(chan struct{}), history: map[string][]moment{},
 	}
 	seen = v
 	for _, informer := range []cache.SharedIndexInformer{
 		core.PersistentVolumeClaims().Informer(), core.PersistentVolumes().Informer(), core.Nodes().Informer(),
 		core.Pods().Informer(), core.Events().Informer(), storage.VolumeAttachments().Informer(),
+		storage.CSIStorageCapacities().Informer(), snapshots.Informer(),
 	} {
 		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 			AddFunc:    v.note,
@@ -69,6 +81,10 @@ func look(ctx context.Context) error {
 		}
 	}
 	factory.Start(ctx.Done())
+	others.Start(ctx.Done())
+	if !cache.WaitForCacheSync(ctx.Done(), snapshots.Informer().HasSynced) {
+		return errors.New("no list of snapshots")
+	}
 	for kind, synced := range factory.WaitForCacheSync(ctx.Done()) {
 		if !synced {
 			return fmt.Errorf("no list of %s", kind)
