@@ -184,3 +184,55 @@ func TestGrowthThatIsSeenAfterReconnecting(t *testing.T) {
 		})
 	}
 }
+
+// Growth as a user orders it, at the controller, under writes: the RDS makes the volume larger in each of the ways in which it
+// might, and the node makes it so in the pod.
+func TestGrowThroughTheController(t *testing.T) {
+	for name, tt := range map[string]struct {
+		pool, fstype string
+		quirks       map[string]string
+	}{
+		"ext4 on Btrfs, seen when looked for":    {cowPool, "ext4", map[string]string{"growth-visible": "rescan"}},
+		"xfs on Btrfs, announced":                {cowPool, "xfs", map[string]string{"growth-visible": "notify"}},
+		"ext4 on xfs, announced":                 {copyPool, "ext4", map[string]string{"growth-visible": "notify"}},
+		"xfs on xfs, growing bounces the export": {copyPool, "xfs", map[string]string{"resize-bounces-export": "yes"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := ""
+			if tt.pool == cowPool {
+				dir = btrfs(t)
+			}
+			s := newScene(t, dir, tt.pool, tt.quirks)
+			c := s.create("grows", volumeSize, capability(oneWriter, tt.fstype), nil)
+			c.up()
+			before := fsBytes(t, c.directory)
+			stop := writers(t, c.directory)
+			c.expand(2 * volumeSize)
+			eventually(t, "grown on the node", func() bool { // kubelet comes again while the connection is re-established
+				err := c.nodeExpand(2 * volumeSize)
+				if !errors.Is(err, nvme.ErrNotLive) {
+					must(t, err)
+				}
+				return err == nil
+			})
+			c.expand(2 * volumeSize) // the resizer asks again
+			must(t, c.nodeExpand(2*volumeSize))
+			check := stop()
+			if after := fsBytes(t, c.directory); after < before+volumeSize*9/10 {
+				t.Errorf("from %d to %d bytes", before, after)
+			}
+			check(c.directory)
+			c.down()
+			c.fsck()
+			c.expand(3 * volumeSize) // while no node has it: grown when it is staged
+			c.up()
+			if after := fsBytes(t, c.directory); after < before+2*volumeSize*9/10 {
+				t.Errorf("staged with %d bytes", after)
+			}
+			check(c.directory)
+			c.down()
+			c.remove()
+			s.empty(tt.pool)
+		})
+	}
+}
