@@ -31,7 +31,14 @@ func (r *RDS) createFrom(ctx context.Context, p plan) (Volume, error) {
 	if limit := p.request.LimitBytes; limit > 0 && from.size > limit {
 		return Volume{}, r.errorf(p.slot, ErrOutOfRange, "its source has %d bytes, more than the limit of %d", from.size, limit)
 	}
-	return r.copied(ctx, p, from, r.copyOf(reply, p))
+	s := r.copyOf(reply, p)
+	if s.unmarked() { // see there
+		if reply, err = r.clone(ctx, p); err != nil {
+			return Volume{}, err
+		}
+		s = r.copyOf(reply, p)
+	}
+	return r.copied(ctx, p, from, s)
 }
 
 // clone runs the script. What somebody else was faster with, and what a lost reply left open, the same script sees.
@@ -142,7 +149,7 @@ func (r *RDS) snapshotImage(reply routeros.Reply, p plan) (original, error) {
 	switch {
 	case err != nil:
 		return original{}, err
-	case !found || len(s.marks) == 0 && !s.subvolume:
+	case !found:
 		return original{}, r.errorf(p.slot, ErrNotFound, "its source, snapshot %s, is not there", id)
 	case s.phase() == moving:
 		return original{}, r.errorf(p.slot, ErrCopying, "its source, snapshot %s, is not ready (%.0f%% done)", id, 100*s.progress())

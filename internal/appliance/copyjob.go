@@ -61,6 +61,9 @@ func (c copyJob) script(cluster string) (*routeros.Builder, error) {
 	b := routeros.NewScript("file_copy").
 		Add(`:if (false) do={/file copy "x" name="y"}`). // does not parse where there is no such command, and then nothing runs
 		Add(`?`, refuseNamed(c.to))
+	if !c.of.has(done) { // it ended well after all, between the look and now
+		b.Add(`:if ([:len [/file find where name=?]]>0) do={:error ?}`, routeros.Text(c.file(done)), routeros.Text(sayCopying))
+	}
 	if c.volume != "" {
 		b.Add(`:local d [/disk find where slot=?]; :if ([:len $d]=0) do={:error ?}; ?`,
 			routeros.Text(c.volume), routeros.Text(sayAbsent), refuseForeign(cluster, c.volume))

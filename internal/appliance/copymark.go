@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -151,23 +152,33 @@ func (s sighting) progress() float64 {
 	}
 }
 
-// look adds to a script what sightings are read from: files and subvolumes by regular expressions of their names, the clock, and
-// the jobs that run. Jobs come last, one line each, in the words in which a claim holds its job.
+// unmarked says that an image was seen and nothing that says what it is. A list of files is not of one instant: it may miss the
+// mark that a job puts down in place of another one. What looks so is looked at again.
+func (s sighting) unmarked() bool { return !s.subvolume && len(s.marks) == 0 && !s.image.IsZero() }
+
+// look adds to a script what sightings are read from: the jobs that run, files and subvolumes by regular expressions of their
+// names, and the clock. Jobs come first: a job that has ended by then has put down its mark before, so the files tell.
 func look(b *routeros.Builder, files, subvolumes string) *routeros.Builder {
 	return b.
+		Add(`:local j ?; :foreach i in=[/system/script/job print detail as-value] do={:set j ($j . ($i->".id") . " " . ($i->"started") . ";")}; :put $j`, routeros.Text(jobsWord)).
 		Add(`:put [:serialize to=json options=json.no-string-conversion [/file print detail as-value where name~?]]`, routeros.Text(files)).
 		Add(`:put [:serialize to=json options=json.no-string-conversion [/disk/btrfs/subvolume print detail as-value where name~?]]`, routeros.Text(subvolumes)).
-		Add(`:put ("" . [/system/clock get gmt-offset])`).
-		Add(`:foreach i in=[/system/script/job print detail as-value] do={:put (($i->".id") . " " . ($i->"started"))}`)
+		Add(`:put ("" . [/system/clock get gmt-offset])`)
 }
+
+const jobsWord = "jobs;"
 
 // sightings reads what look printed, from line i of the reply on, and keeps the targets that are wanted. Sorted.
 func sightings(reply routeros.Reply, i int, wanted func(target string) bool) ([]sighting, error) {
-	files, err := records(reply, i)
+	if i >= len(reply.Lines) || !strings.HasPrefix(reply.Lines[i], jobsWord) {
+		return nil, fmt.Errorf("%w: the rds does not say which jobs it runs", ErrAnswer)
+	}
+	jobs := strings.Split(reply.Lines[i], ";")
+	files, err := records(reply, i+1)
 	if err != nil {
 		return nil, err
 	}
-	subvolumes, err := records(reply, i+1)
+	subvolumes, err := records(reply, i+2)
 	if err != nil {
 		return nil, err
 	}
@@ -176,10 +187,9 @@ func sightings(reply routeros.Reply, i int, wanted func(target string) bool) ([]
 		collect(seen, row, wanted)
 	}
 	zone := time.Duration(0)
-	if i+2 < len(reply.Lines) {
-		zone = offset(reply.Lines[i+2])
+	if i+3 < len(reply.Lines) {
+		zone = offset(reply.Lines[i+3])
 	}
-	jobs := reply.Lines[min(i+3, len(reply.Lines)):]
 	list := make([]sighting, 0, len(seen))
 	for _, s := range seen {
 		s.alive = s.has(copying) && s.job != "" && slices.Contains(jobs, s.job)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -27,6 +28,9 @@ func (r *RDS) CreateSnapshot(ctx context.Context, req SnapshotRequest) (Snapshot
 		return Snapshot{}, err
 	}
 	s, found, err := r.sighted(reply, 1, id)
+	if s.unmarked() {
+		s, found, err = r.lookAgain(ctx, id)
+	}
 	switch {
 	case err != nil:
 		return Snapshot{}, err
@@ -181,6 +185,14 @@ func (r *RDS) snapshotAt(ctx context.Context, id string) (sighting, bool, error)
 	if !strings.HasPrefix(id, snapshotsOf(r.settings.ClusterID)) {
 		return sighting{}, false, r.about(snapshotOf(id), fmt.Errorf("%w: the id is that of another cluster (clusterID in the configuration); nothing was touched", ErrForeign))
 	}
+	s, found, err := r.lookAgain(ctx, id)
+	if s.unmarked() {
+		return r.lookAgain(ctx, id)
+	}
+	return s, found, err
+}
+
+func (r *RDS) lookAgain(ctx context.Context, id string) (sighting, bool, error) {
 	reply, err := r.read(ctx, snapshotOf(id), lookAtSnapshots(routeros.NewScript("snapshot_get"), id+"[.]"))
 	if err != nil {
 		return sighting{}, false, err
@@ -188,8 +200,26 @@ func (r *RDS) snapshotAt(ctx context.Context, id string) (sighting, bool, error)
 	return r.sighted(reply, 0, id)
 }
 
-// ListSnapshots reads all snapshots of this cluster, finished or not, sorted by id. One command.
+// ListSnapshots reads all snapshots of this cluster, finished or not, sorted by id. One command, and a second one when a copy was
+// just done.
 func (r *RDS) ListSnapshots(ctx context.Context) ([]Snapshot, error) {
+	seen, err := r.lookAtAll(ctx)
+	if err == nil && slices.ContainsFunc(seen, sighting.unmarked) {
+		seen, err = r.lookAtAll(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Snapshot, 0, len(seen))
+	for _, s := range seen {
+		if len(s.marks) > 0 || s.subvolume {
+			list = append(list, r.snapshot(s, s.mark().name))
+		}
+	}
+	return list, nil
+}
+
+func (r *RDS) lookAtAll(ctx context.Context) ([]sighting, error) {
 	prefix := snapshotsOf(r.settings.ClusterID)
 	reply, err := r.read(ctx, "list of snapshots", lookAtSnapshots(routeros.NewScript("snapshot_list"), prefix))
 	if err != nil {
@@ -199,13 +229,7 @@ func (r *RDS) ListSnapshots(ctx context.Context) ([]Snapshot, error) {
 	if err != nil {
 		return nil, r.about("list of snapshots", err)
 	}
-	list := make([]Snapshot, 0, len(seen))
-	for _, s := range seen {
-		if len(s.marks) > 0 || s.subvolume {
-			list = append(list, r.snapshot(s, s.mark().name))
-		}
-	}
-	return list, nil
+	return seen, nil
 }
 
 func (r *RDS) snapshot(s sighting, name string) Snapshot {
