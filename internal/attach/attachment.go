@@ -2,7 +2,6 @@ package attach
 
 import (
 	"math"
-	"slices"
 	"time"
 )
 
@@ -50,20 +49,6 @@ func (m Mode) And(other Mode) Mode {
 		return SingleNode
 	}
 	return m
-}
-
-// refuses answers those of the rivals because of which a node may not have the
-// volume. Of a volume for readers all VolumeAttachments are readers'; what a
-// kubelet has in use without one may as well be written to.
-func (m Mode) refuses(rivals []rival) []rival {
-	switch {
-	case m == Readers:
-		return slices.DeleteFunc(rivals, func(r rival) bool { return !r.mounted })
-	case len(rivals) < m.limit():
-		return nil
-	default:
-		return rivals
-	}
 }
 
 // limit is the number of nodes that may have the volume at once.

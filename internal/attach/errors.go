@@ -3,6 +3,7 @@ package attach
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,22 +24,21 @@ var (
 type ConflictError struct {
 	Volume string
 	Node   string // who asked
-	Holder string // who has it; two nodes are joined by a comma
-	Reason string // what proves it
-	// Mounted says that part of the proof is a kubelet's word alone: no
-	// VolumeAttachment is in the way on that node.
-	Mounted bool
+	Holder string // who is in the way: all of these nodes, with commas between them
+	rivals []rival
 }
 
-// Error names the volume, both nodes and the way out.
+// Error names the volume, the nodes and the way out.
 func (e *ConflictError) Error() string {
-	out := "stop the pod that uses it there and wait for the detach"
-	if e.Mounted {
-		out = "stop the pod that uses it there and let kubelet unmount it, or, " +
-			"when that machine is off for certain, taint the node with node.kubernetes.io/out-of-service"
+	text := fmt.Sprintf("volume %s cannot be attached to node %s: ", e.Volume, e.Node)
+	if len(e.rivals) == 0 {
+		return text + e.Holder + " has it"
 	}
-	return fmt.Sprintf("volume %s cannot be attached to node %s: node %s has it (%s); %s",
-		e.Volume, e.Node, e.Holder, e.Reason, out)
+	verb := " is in the way; "
+	if len(e.rivals) > 1 {
+		verb = " are in the way; "
+	}
+	return fit(e.rivals, func(who string) string { return text + who + verb + wayOut(e.rivals) })
 }
 
 // MigrationExpiredError refuses the second node of a migration that did not end
@@ -62,18 +62,86 @@ func (e *MigrationExpiredError) Error() string {
 // rival is one node in the way, and why.
 type rival struct {
 	node, reason string
-	mounted      bool // by a kubelet's word
+	why          Why
 }
 
 func conflict(volume, node string, rivals []rival) *ConflictError {
-	e := &ConflictError{Volume: volume, Node: node}
 	nodes := make([]string, 0, len(rivals))
-	reasons := make([]string, 0, len(rivals))
 	for _, r := range rivals {
 		nodes = append(nodes, r.node)
-		reasons = append(reasons, r.reason)
-		e.Mounted = e.Mounted || r.mounted
 	}
-	e.Holder, e.Reason = strings.Join(nodes, ", "), strings.Join(reasons, ", ")
-	return e
+	return &ConflictError{Volume: volume, Node: node, Holder: strings.Join(nodes, ", "), rivals: rivals}
+}
+
+const (
+	// mostNamed is how many nodes a message names.
+	mostNamed = 3
+	// mostBytes of a message: external-attacher writes it into a VolumeAttachment, with
+	// words of its own before it, and the API server refuses more than 1024 bytes there
+	// (kubernetes: pkg/apis/storage/validation, maxVolumeErrorMessageSize [S]). Then
+	// nobody would read any of it.
+	mostBytes = 700
+)
+
+// fit makes a text that names as many of the nodes as there is room for.
+func fit(rivals []rival, text func(who string) string) string {
+	out := ""
+	for named := min(len(rivals), mostNamed); named > 0; named-- {
+		if out = text(name(rivals, named)); len(out) <= mostBytes {
+			return out
+		}
+	}
+	return cut(out)
+}
+
+// cut takes out of the middle what is too long: names are at the beginning, what to
+// do is at the end.
+func cut(text string) string {
+	const gap = " ... "
+	if len(text) <= mostBytes {
+		return text
+	}
+	head, tail := mostBytes/2, mostBytes/2-len(gap)
+	return strings.ToValidUTF8(text[:head], "") + gap + strings.ToValidUTF8(text[len(text)-tail:], "")
+}
+
+// name is "node a (why)", or "nodes a (why), b (why) and 3 more".
+func name(rivals []rival, named int) string {
+	pairs := make([]string, 0, named)
+	for _, r := range rivals[:named] {
+		pairs = append(pairs, fmt.Sprintf("%s (%s)", r.node, r.reason))
+	}
+	kind, more := "node ", ""
+	if len(rivals) > 1 {
+		kind = "nodes "
+	}
+	if len(rivals) > named {
+		more = fmt.Sprintf(" and %d more", len(rivals)-named)
+	}
+	return kind + strings.Join(pairs, ", ") + more
+}
+
+// wayOut is what to do about them.
+func wayOut(rivals []rival) string {
+	var outs []string
+	has := func(fits func(rival) bool) (first rival, ok bool) {
+		if i := slices.IndexFunc(rivals, fits); i >= 0 {
+			return rivals[i], true
+		}
+		return first, false
+	}
+	if _, ok := has(func(r rival) bool { return !r.why.word() }); ok {
+		outs = append(outs, "stop the pod there and wait for the detach")
+	}
+	if _, ok := has(func(r rival) bool { return r.why == Mounted }); ok {
+		outs = append(outs, "stop the pod there and let kubelet unmount the volume")
+	}
+	if r, ok := has(func(r rival) bool { return r.why > Mounted }); ok {
+		outs = append(outs, fmt.Sprintf("scale the pod there down, or keep it off node %s, until kubelet no longer lists the volume "+
+			"(kubectl get node %s -o jsonpath={.status.volumesInUse})", r.node, r.node))
+	}
+	if _, ok := has(func(r rival) bool { return r.why.word() }); ok {
+		outs = append(outs, "if that machine is off for good, taint its Node with node.kubernetes.io/out-of-service or delete the Node")
+	}
+	return strings.Join(outs, "; ")
 }

@@ -170,20 +170,6 @@ func (l *Ledger) Known() bool {
 	return l.known && l.nodesKnown
 }
 
-// InUse names the nodes that have the volume or may get it: those with a
-// VolumeAttachment, attached or not, those admitted, and those whose kubelet has
-// it in use, unless they are out of service. The volume may be deleted when
-// there is none.
-func (l *Ledger) InUse(volume string) ([]string, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.known || !l.nodesKnown {
-		return nil, fmt.Errorf("volume %s: %w", volume, ErrUnknown)
-	}
-	v := look(l.volumes, volume)
-	return sortedSet(append(v.nodes(func(held) bool { return true }, true), v.inUse()...)), nil
-}
-
 // Nodes names the nodes on which the volume is attached, sorted. Without
 // Kubernetes these are the nodes that this process admitted.
 func (l *Ledger) Nodes(volume string) []string {
@@ -237,7 +223,7 @@ func (l *Ledger) decide(volume, node string, mode Mode, now time.Time) error {
 	}
 	mode = v.agree(mode)
 	for _, rivals := range v.rivals(own, node, l.skew) {
-		if inTheWay := mode.refuses(rivals); len(inTheWay) > 0 {
+		if inTheWay := v.refuses(mode, rivals); len(inTheWay) > 0 {
 			return conflict(volume, node, inTheWay)
 		}
 	}

@@ -161,7 +161,8 @@ func (v *volume) mounted(node string) []rival {
 	var out []rival
 	for _, u := range v.uses {
 		if u.node != node && u.said && u.had && !u.off {
-			out = append(out, rival{u.node, "its kubelet has it in use", true})
+			why := u.proof().why()
+			out = append(out, rival{u.node, why.String(), why})
 		}
 	}
 	return out

@@ -2,7 +2,6 @@ package attach_test
 
 import (
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
@@ -214,31 +213,19 @@ func TestWordsCountAmongTwo(t *testing.T) {
 func TestInUseCountsWords(t *testing.T) {
 	l := rebuilt(waiting("1", "v", "a", 0))
 	l.ReplaceNodes([]attach.Node{says("b", "v"), outOfService(says("c", "v"))})
+	l.UpsertNode(says("b", "v", "w")) // w: somebody waits
 	got, err := l.InUse("v")
-	if diff := cmp.Diff([]string{"a", "b"}, got); diff != "" || err != nil {
+	if diff := cmp.Diff([]attach.Use{{Node: "a", Why: attach.Asked}, {Node: "b", Why: attach.MayBeMounted}}, got); diff != "" || err != nil {
 		t.Errorf("InUse: %v (-want +got):\n%s", err, diff)
+	}
+	if got, err := l.InUse("w"); err != nil || len(got) != 1 || got[0] != (attach.Use{Node: "b", Why: attach.Awaited}) || got[0].MayWrite() {
+		t.Errorf("InUse of what a pod waits for = %v, %v", got, err)
 	}
 	l.Remove("1")
 	l.RemoveNode("b")
 	l.RemoveNode("b") // twice is once
 	if got, err := l.InUse("v"); len(got) != 0 || err != nil {
 		t.Errorf("InUse = %v, %v; only a machine that is off speaks of it", got, err)
-	}
-}
-
-func TestWordConflictNamesTheWayOut(t *testing.T) {
-	l := rebuilt(waiting("2", "rds1/v", "b", 60))
-	l.ReplaceNodes([]attach.Node{says("a", "rds1/v")})
-	err := l.Publish("rds1/v", "b", attach.SingleNode, at(60))
-	want := "volume rds1/v cannot be attached to node b: node a has it (its kubelet has it in use); stop the pod that uses it there " +
-		"and let kubelet unmount it, or, when that machine is off for certain, taint the node with node.kubernetes.io/out-of-service"
-	if err == nil || err.Error() != want {
-		t.Errorf("got  %v\nwant %s", err, want)
-	}
-	l = rebuilt(attached("1", "rds1/v", "a", 0), waiting("2", "rds1/v", "b", 60))
-	l.ReplaceNodes([]attach.Node{says("a", "rds1/v")})
-	if err := l.Publish("rds1/v", "b", attach.SingleNode, at(60)); err == nil || strings.Contains(err.Error(), "taint") {
-		t.Errorf("the taint is no way out of what is attached: %v", err)
 	}
 }
 

@@ -63,6 +63,39 @@ func TestReadersAndKubeletsWord(t *testing.T) {
 	wantPublish(t, l, "v", "b", attach.Readers, "ok")
 }
 
+// Pods that wait for it on several nodes name it to their kubelets first. After a
+// restart, after a hand-over and on Nodes that are new, all such words count: where
+// there is a VolumeAttachment they are readers' words.
+func TestReadersDoNotWaitForEachOther(t *testing.T) {
+	wait := []attach.Attachment{reads(waiting("1", "v", "a", 0)), reads(waiting("2", "v", "b", 60))}
+	for name, l := range map[string]*attach.Ledger{
+		"after a restart":   rebuilt(wait...),
+		"after a hand-over": rebuilt(wait...),
+		"two new nodes":     rebuilt(wait...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			switch name {
+			case "after a hand-over":
+				l.ReplaceNodes([]attach.Node{says("a"), says("b")})
+				l.UpsertNode(says("a", "v"))
+				l.Doubt()
+				l.Replace(wait)
+				l.ReplaceNodes([]attach.Node{says("a", "v"), says("b", "v")})
+			case "two new nodes":
+				l.UpsertNode(says("a", "v"))
+				l.UpsertNode(says("b", "v"))
+			default:
+				l.ReplaceNodes([]attach.Node{says("a", "v"), says("b", "v")})
+			}
+			wantPublish(t, l, "v", "b", attach.Readers, "ok")
+			wantPublish(t, l, "v", "a", attach.Readers, "ok")
+			wantPublish(t, l, "v", "a", attach.SingleNode, "conflict with b")
+			l.Remove("1") // by force: what its kubelet has is in the way
+			wantPublish(t, l, "v", "b", attach.Readers, "conflict with a")
+		})
+	}
+}
+
 // When a PersistentVolume goes, nothing says any more that the others only read.
 func TestReadersThatLoseTheirWord(t *testing.T) {
 	l := rebuilt(reads(attached("1", "v", "a", 0)), reads(waiting("2", "v", "b", 10)))

@@ -173,13 +173,28 @@ func (v *volume) rivals(own held, node string, skew time.Duration) [][]rival {
 	return [][]rival{eachOnce(append(v.ahead(own, skew), mounted...)), eachOnce(append(v.holders(node), mounted...))}
 }
 
+// refuses answers those of the rivals because of which a node may not have the
+// volume in that mode. Of a volume for readers all VolumeAttachments are readers',
+// and what a kubelet has in use where there is one was attached to be read; what
+// it has in use without one may as well be written to.
+func (v *volume) refuses(mode Mode, rivals []rival) []rival {
+	switch {
+	case mode == Readers:
+		return slices.DeleteFunc(rivals, func(r rival) bool { return !r.why.word() || v.has(r.node) })
+	case len(rivals) < mode.limit():
+		return nil
+	default:
+		return rivals
+	}
+}
+
 // ahead are the other nodes that the VolumeAttachments alone put in the way of
 // own.
 func (v *volume) ahead(own held, skew time.Duration) []rival {
 	var out []rival
 	for _, h := range v.held {
 		if reason, blocks := h.blocks(own, skew); blocks && h.Node != own.Node {
-			out = append(out, rival{node: h.Node, reason: reason})
+			out = append(out, rival{h.Node, reason, Asked})
 		}
 	}
 	return out
@@ -191,12 +206,12 @@ func (v *volume) holders(node string) []rival {
 	var out []rival
 	for _, h := range v.held {
 		if h.Attached && h.Node != node {
-			out = append(out, rival{node: h.Node, reason: h.isAttached()})
+			out = append(out, rival{h.Node, h.isAttached(), Attached})
 		}
 	}
 	for _, i := range v.intents {
 		if i.node != node {
-			out = append(out, rival{node: i.node, reason: "admitted, not confirmed yet"})
+			out = append(out, rival{i.node, "admitted, not confirmed yet", Asked})
 		}
 	}
 	return out
@@ -241,16 +256,4 @@ func (v *volume) nodes(counts func(held) bool, intents bool) []string {
 		}
 	}
 	return sortedSet(out)
-}
-
-// inUse are the nodes whose kubelet has the volume in use, or waits for it, and
-// that are not out of service.
-func (v *volume) inUse() []string {
-	var out []string
-	for _, u := range v.uses {
-		if u.said && !u.off {
-			out = append(out, u.node)
-		}
-	}
-	return out
 }

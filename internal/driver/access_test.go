@@ -78,7 +78,7 @@ func TestReadersAndAWriterDoNotMeet(t *testing.T) {
 	}
 	ledger.ReplaceNodes(nil)
 	ledger.Replace([]attach.Attachment{of("a", attach.Readers, true), of("b", attach.Readers, true), of("c", attach.Readers, false)})
-	wants(t, publish("c", oneWriter), codes.FailedPrecondition, "a, b")
+	wants(t, publish("c", oneWriter), codes.FailedPrecondition, " a (", " b (")
 	wants(t, publish("c", manyRead), codes.OK)
 	ledger.Replace([]attach.Attachment{of("a", attach.SingleNode, true), of("c", attach.SingleNode, false)})
 	wants(t, publish("c", manyRead), codes.FailedPrecondition, "a")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -56,8 +55,8 @@ type Admission interface {
 
 // Attachments tells which nodes have a volume.
 type Attachments interface {
-	// InUse answers every node that has or may get the volume; ErrUnknown while that is not known.
-	InUse(volume string) ([]string, error)
+	// InUse answers every node that has or may get the volume, and how that is known; ErrUnknown while it is not.
+	InUse(volume string) ([]attach.Use, error)
 	// Nodes answers the nodes that have the volume, sorted.
 	Nodes(volume string) []string
 	// NodeUID answers the UID of the Node object of that name; false when there is none, or no Kubernetes.
@@ -160,12 +159,12 @@ func (c *Controller) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequ
 	if err != nil {
 		return nil, err
 	}
-	nodes, err := c.ledger.InUse(id.Key())
+	uses, err := c.ledger.InUse(id.Key())
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: %w", id, err)
 	}
-	if len(nodes) > 0 {
-		return nil, refuse(codes.FailedPrecondition, "volume %s is attached to %s: detach it there first", id, strings.Join(nodes, ", "))
+	if len(uses) > 0 {
+		return nil, refuse(codes.FailedPrecondition, "volume %s cannot be deleted: it is %s", id, attach.Explain(uses))
 	}
 	if err := rds.Delete(ctx, id.Slot); err != nil {
 		return nil, err

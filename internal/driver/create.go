@@ -93,15 +93,15 @@ func (c *Controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 		return nil, err
 	}
 	defer unlock()
-	release, nodes, err := c.hold(want.from)
+	release, writers, err := c.hold(want.from)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	want.ask.SourceAttached = len(nodes) > 0
+	want.ask.SourceAttached = len(writers) > 0
 	v, err := rds.Create(ctx, want.ask)
 	if err != nil {
-		return nil, onNodes(err, nodes)
+		return nil, onNodes(err, writers)
 	}
 	return &csi.CreateVolumeResponse{Volume: &csi.Volume{
 		VolumeId:           v.ID.String(),
@@ -113,8 +113,8 @@ func (c *Controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 }
 
 // hold keeps a source as it is while a volume is made of it: nobody attaches, grows or deletes it meanwhile. It answers the
-// nodes that have it already.
-func (c *Controller) hold(from content) (release func(), nodes []string, err error) {
+// nodes that may write to it already.
+func (c *Controller) hold(from content) (release func(), writers []attach.Use, err error) {
 	if from.given == nil {
 		return func() {}, nil, nil
 	}
@@ -122,10 +122,10 @@ func (c *Controller) hold(from content) (release func(), nodes []string, err err
 		return nil, nil, err
 	}
 	if from.source.Volume != "" {
-		if nodes, err = c.ledger.InUse(from.id.Key()); err != nil {
+		if writers, err = c.writers(from.id); err != nil {
 			release()
-			return nil, nil, fmt.Errorf("volume %s: %w", from.id, err)
+			return nil, nil, err
 		}
 	}
-	return release, nodes, nil
+	return release, writers, nil
 }

@@ -52,9 +52,13 @@ func (c *Controller) health(ctx context.Context, rds Appliance, id appliance.ID)
 	if err != nil {
 		return nil, err
 	}
-	nodes, err := c.ledger.InUse(id.Key())
+	uses, err := c.ledger.InUse(id.Key())
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: %w", id, err)
+	}
+	nodes := make([]string, 0, len(uses))
+	for _, u := range uses {
+		nodes = append(nodes, u.Node)
 	}
 	pool, err := poolHealth(ctx, rds, v.Path)
 	return append(itemHealth(v, nodes), pool...), err
@@ -75,8 +79,8 @@ func look(ctx context.Context, rds Appliance, slot string) (appliance.Volume, er
 
 // wanted says whether Kubernetes knows the volume: then that the RDS does not is bad news and no misspelt handle.
 func (c *Controller) wanted(volume string) (bool, error) {
-	nodes, err := c.ledger.InUse(volume)
-	if err != nil || len(nodes) > 0 {
+	uses, err := c.ledger.InUse(volume)
+	if err != nil || len(uses) > 0 {
 		return err == nil, err
 	}
 	claimed, _ := c.claimed()

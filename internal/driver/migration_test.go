@@ -33,7 +33,7 @@ func TestPublishToTwoNodes_B3_B19(t *testing.T) {
 		words      []string
 	}{
 		"a second node":                      {raw(many), []attach.Attachment{asked("", "node-a", true, time.Hour)}, asked("", "node-b", false, 0), codes.OK, nil},
-		"a third":                            {raw(many), []attach.Attachment{asked("", "node-a", true, time.Hour), asked("", "node-c", true, time.Minute)}, asked("", "node-b", false, 0), codes.FailedPrecondition, []string{"node-a, node-c"}},
+		"a third":                            {raw(many), []attach.Attachment{asked("", "node-a", true, time.Hour), asked("", "node-c", true, time.Minute)}, asked("", "node-b", false, 0), codes.FailedPrecondition, []string{"node-a (", "node-c ("}},
 		"a second, too late":                 {raw(many), []attach.Attachment{asked("", "node-a", true, time.Hour)}, asked("", "node-b", false, 2*time.Minute), codes.FailedPrecondition, []string{"node-a", "node-b", "1m0s", "cancel"}},
 		"both there, too late":               {raw(many), []attach.Attachment{asked("", "node-a", true, time.Hour)}, asked("", "node-b", true, 2*time.Minute), codes.OK, nil},
 		"asked for one node":                 {raw(one), []attach.Attachment{asked("", "node-a", true, time.Hour)}, asked("", "node-b", false, 0), codes.FailedPrecondition, []string{"node-a"}},

@@ -79,7 +79,7 @@ func (c *Controller) admit(volume, node string, mode attach.Mode) (abandon func(
 	if err := c.ledger.Publish(volume, node, mode, time.Now()); err != nil {
 		return nil, fmt.Errorf("volume %s for node %s: %w", volume, node, err)
 	}
-	if slices.Contains(before, node) {
+	if slices.ContainsFunc(before, func(u attach.Use) bool { return u.Node == node }) {
 		return func() {}, nil
 	}
 	return func() { c.ledger.Abandon(volume, node) }, nil

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/rds-csi/rds-csi/internal/appliance"
+	"github.com/rds-csi/rds-csi/internal/attach"
 )
 
 // Snapshots is what an RDS does with snapshots.
@@ -68,25 +69,35 @@ func (c *Controller) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshot
 		return nil, err
 	}
 	defer release()
-	nodes, err := c.ledger.InUse(source.Key())
+	writers, err := c.writers(source)
 	if err != nil {
-		return nil, fmt.Errorf("volume %s: %w", source, err)
+		return nil, err
 	}
-	s, err := rds.CreateSnapshot(ctx, appliance.SnapshotRequest{Name: req.GetName(), Source: source.Slot, Attached: len(nodes) > 0})
+	s, err := rds.CreateSnapshot(ctx, appliance.SnapshotRequest{Name: req.GetName(), Source: source.Slot, Attached: len(writers) > 0})
 	if err != nil {
-		return nil, fmt.Errorf("snapshot of volume %s: %w", source, onNodes(err, nodes))
+		return nil, fmt.Errorf("snapshot of volume %s: %w", source, onNodes(err, writers))
 	}
 	answer := snapshotOf(s)
 	answer.SourceVolumeId = req.GetSourceVolumeId()
 	return &csi.CreateSnapshotResponse{Snapshot: answer}, nil
 }
 
+// writers are the nodes that may write to the volume while it is copied: not those where a pod only waits for it, but also
+// those of which only a kubelet's word tells.
+func (c *Controller) writers(id appliance.ID) ([]attach.Use, error) {
+	uses, err := c.ledger.InUse(id.Key())
+	if err != nil {
+		return nil, fmt.Errorf("volume %s: %w", id, err)
+	}
+	return slices.DeleteFunc(uses, func(u attach.Use) bool { return !u.MayWrite() }), nil
+}
+
 // onNodes names the nodes that a copy has to wait for.
-func onNodes(err error, nodes []string) error {
+func onNodes(err error, writers []attach.Use) error {
 	if !errors.Is(err, appliance.ErrAttached) {
 		return err
 	}
-	return fmt.Errorf("%w; it is attached to %s", err, strings.Join(nodes, ", "))
+	return fmt.Errorf("%w; it is %s", err, attach.Explain(writers))
 }
 
 func (c *Controller) checkSnapshot(req *csi.CreateSnapshotRequest) (source appliance.ID, err error) {
