@@ -19,6 +19,8 @@ type Ledger interface {
 	Attachments() []attach.Attachment
 	// KnownNodes are all Node objects.
 	KnownNodes() []attach.Node
+	// Words are what kubelets have in use, and what that proves.
+	Words() []attach.Word
 	// Migrations are the volumes that two nodes have.
 	Migrations() []attach.Migration
 }
@@ -127,47 +129,81 @@ func (d *Drift) Watch(ctx context.Context) error {
 // lacks is held against what is attached still.
 func (d *Drift) compare(ctx context.Context, repairs *sync.WaitGroup) {
 	now := time.Now()
-	lists, complete := d.lists(now)
+	if now.Sub(d.state.Load().At) > Stale*d.cfg.Interval { // the first time, or this process stood still
+		d.forget()
+	}
+	lists := d.lists(now)
 	state := &State{At: now}
 	if d.cfg.Ledger != nil && d.cfg.Known() {
 		v := View{
-			Now: now, Lists: lists,
-			Attachments: d.cfg.Ledger.Attachments(), Nodes: d.cfg.Ledger.KnownNodes(), Migrations: d.cfg.Ledger.Migrations(),
+			Now: now, Lists: lists, Attachments: d.cfg.Ledger.Attachments(),
+			Nodes: d.cfg.Ledger.KnownNodes(), Words: d.cfg.Ledger.Words(), Migrations: d.cfg.Ledger.Migrations(),
 		}
-		for _, o := range d.findings.update(Findings(v)) {
+		looks := answered(lists)
+		looks[byKubernetes] = now
+		for _, o := range d.findings.update(Findings(v), looks) {
 			d.report(ctx, o, v)
 		}
 		d.repairLost(ctx, repairs)
-		state.Drift = d.counted(complete)
+		state.Drift = d.counted(len(looks) == len(lists)+1)
 		state.Stock = d.stock(ctx, lists, v.Attachments)
 	} else if d.cfg.Ledger == nil {
 		state.Stock = d.stock(ctx, lists, nil)
+	} else {
+		d.forget()
 	}
 	d.state.Store(state)
 }
 
-// lists has every RDS; the value is empty where nothing is known that is fresh.
-func (d *Drift) lists(now time.Time) (lists map[string]Reading[[]appliance.Volume], complete bool) {
-	lists, complete = map[string]Reading[[]appliance.Volume]{}, true
-	for _, s := range d.cfg.Surveys {
-		r := s.Latest().Volumes.orNothing(now, Stale*d.cfg.Interval)
-		lists[s.RDS()] = r
-		complete = complete && !r.Came.IsZero()
-	}
-	return lists, complete
+func (d *Drift) forget() {
+	d.findings.forget()
+	d.orphans.forget()
 }
 
-// counted are the numbers of findings. That there is none of a kind which it takes
-// every RDS to exclude is not said while one of them is silent.
+// lists has every RDS; the value is empty where nothing is known that is fresh.
+func (d *Drift) lists(now time.Time) map[string]Reading[[]appliance.Volume] {
+	lists := map[string]Reading[[]appliance.Volume]{}
+	for _, s := range d.cfg.Surveys {
+		lists[s.RDS()] = s.Latest().Volumes.orNothing(now, Stale*d.cfg.Interval)
+	}
+	return lists
+}
+
+// answered are the times of the lists of which something is known.
+func answered(lists map[string]Reading[[]appliance.Volume]) map[string]time.Time {
+	looks := map[string]time.Time{}
+	for rds, list := range lists {
+		if !list.Came.IsZero() {
+			looks[rds] = list.Asked
+		}
+	}
+	return looks
+}
+
+// counted are the numbers of findings that are known. While an RDS is silent the
+// others' findings are told, but not that there is none.
 func (d *Drift) counted(complete bool) map[Kind]int {
-	found := d.findings.counting()
 	out := map[Kind]int{}
 	for _, k := range Kinds() {
-		if n := found[k]; n > 0 || complete || !k.byRDS() {
+		n, known := d.findings.count(func(f Finding) bool { return f.Kind == k })
+		if k == InUseUnattached && n == 0 && d.unproven() {
+			known = false
+		}
+		if known && (n > 0 || complete || !k.byRDS()) {
 			out[k] = n
 		}
 	}
 	return out
+}
+
+// unproven says whether a kubelet may have something mounted that nothing puts there.
+func (d *Drift) unproven() bool {
+	for _, o := range d.findings.open {
+		if o.Kind == inUseUnproven {
+			return true
+		}
+	}
+	return false
 }
 
 // stock counts what each RDS has of this cluster.
@@ -180,30 +216,29 @@ func (d *Drift) stock(ctx context.Context, lists map[string]Reading[[]appliance.
 	for _, a := range attachments {
 		ours[a.Volume] = true
 	}
+	if known {
+		d.lookForOrphans(ctx, lists, claimed)
+	} else {
+		d.orphans.forget()
+	}
 	out := map[string]Stock{}
-	var found []Finding
-	for rds, list := range lists {
-		if list.Came.IsZero() {
-			continue
-		}
-		s := stock(list, ours)
-		s.OrphansKnown = known
+	for rds := range answered(lists) {
+		s := stock(lists[rds], ours)
+		s.Orphaned, s.OrphansKnown = d.orphans.count(func(f Finding) bool { return f.authority() == rds })
+		s.OrphansKnown = s.OrphansKnown && known
 		out[rds] = s
-		if known {
-			found = append(found, orphans(list, claimed)...)
-		}
-	}
-	for _, o := range d.orphans.update(found) {
-		d.cfg.Logger.WarnContext(ctx, "orphaned volume", "volume", o.Volume, "what", o.Detail, "next", orphan.nextStep())
-	}
-	for _, o := range d.orphans.open {
-		rds, _, _ := strings.Cut(o.Volume, "/")
-		if s, ok := out[rds]; ok && o.counts {
-			s.Orphaned++
-			out[rds] = s
-		}
 	}
 	return out
+}
+
+func (d *Drift) lookForOrphans(ctx context.Context, lists map[string]Reading[[]appliance.Volume], claimed map[string]bool) {
+	var found []Finding
+	for _, list := range lists {
+		found = append(found, orphans(list, claimed)...)
+	}
+	for _, o := range d.orphans.update(found, answered(lists)) {
+		d.cfg.Logger.WarnContext(ctx, "orphaned volume", "volume", o.Volume, "what", o.Detail, "next", orphan.nextStep())
+	}
 }
 
 func (d *Drift) claimed() (map[string]bool, bool) {
@@ -219,11 +254,11 @@ func (d *Drift) claimed() (map[string]bool, bool) {
 }
 
 // report tells once that a finding counts. Of an overdue migration Migrations
-// tells, at the minute.
+// tells, at the minute; what is not proven is for the log alone.
 func (d *Drift) report(ctx context.Context, o *occurrence, v View) {
 	d.cfg.Logger.WarnContext(ctx, "attachment drift", "kind", string(o.Kind), "volume", o.Volume, "node", o.Node,
 		"what", o.Detail, "next", o.Kind.nextStep())
-	if o.Kind == MigrationOverdue {
+	if o.Kind == MigrationOverdue || o.Kind == inUseUnproven {
 		return
 	}
 	message := string(o.Kind) + ": " + o.Detail + "; " + o.Kind.nextStep()

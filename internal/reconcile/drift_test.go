@@ -283,20 +283,23 @@ func TestStockAndOrphans(t *testing.T) {
 		put(appliancetest.Disk{Slot: "lonely", Cluster: "homelab", Name: "pvc-lonely"})
 		s.claims(s.volume, "rds1/"+adopted)
 		defer s.begin(s.ledger)()
-		want := func(step string, volumes, orphaned int) {
+		want := func(step string, volumes, orphaned int, known bool) {
 			t.Helper()
 			got := s.State().Stock["rds1"]
-			if got.Volumes != volumes || got.Bytes != int64(volumes)*64*mib || got.Orphaned != orphaned || !got.OrphansKnown {
+			if got.Volumes != volumes || got.Bytes != int64(volumes)*64*mib || got.Orphaned != orphaned || got.OrphansKnown != known {
 				t.Errorf("%s: %+v, want %d volumes, %d orphaned", step, got, volumes, orphaned)
 			}
 		}
 		let(time.Minute)
-		want("at first", 3, 0)
+		want("at first, with one that may be old", 3, 0, false)
 		let(grace + time.Minute)
-		want("after the grace time", 3, 1)
+		want("after the grace time", 3, 1, true)
 		s.claims(s.volume, "rds1/"+adopted, "rds1/lonely")
 		let(time.Minute)
-		want("with a PersistentVolume", 3, 0)
+		want("with a PersistentVolume", 3, 0, true)
+		s.claims(s.volume, "rds1/"+adopted)
+		let(time.Minute)
+		want("and without it again, not for long yet", 3, 0, true)
 	})
 }
 

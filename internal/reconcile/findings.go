@@ -20,6 +20,7 @@ type View struct {
 	Now         time.Time
 	Attachments []attach.Attachment
 	Nodes       []attach.Node
+	Words       []attach.Word
 	Migrations  []attach.Migration
 	// Lists has every configured RDS: its last complete list, or nothing where that is missing or too old.
 	Lists map[string]Reading[[]appliance.Volume]
@@ -42,6 +43,18 @@ type subject struct {
 }
 
 func (f Finding) subject() subject { return subject{f.Kind, f.Volume, f.Node, f.Object} }
+
+// authority is by whose looks it is found: that of an RDS, or that of Kubernetes.
+func (f Finding) authority() string {
+	if !f.Kind.byRDS() {
+		return byKubernetes
+	}
+	rds, _, _ := strings.Cut(f.Volume, "/")
+	return rds
+}
+
+// byKubernetes is the authority of what is found without an RDS; no RDS has that name.
+const byKubernetes = ""
 
 // Findings compares. It is a function of the view alone, sorted.
 func Findings(v View) []Finding {
@@ -173,7 +186,7 @@ func (on *attached) compare(item appliance.Volume, there bool, asked time.Time) 
 	case !there:
 		return VolumeGone, "the rds has no disk item in its slot"
 	case item.Owner == appliance.OwnerForeign:
-		return Unresolved, "the comment of the disk item in its slot does not name this cluster"
+		return VolumeForeign, "the comment of the disk item in its slot does not name this cluster"
 	case item.Mounted:
 		return MountedOnRDS, "the rds has mounted its file system"
 	case !item.Exported:
@@ -184,36 +197,52 @@ func (on *attached) compare(item appliance.Volume, there bool, asked time.Time) 
 	return "", ""
 }
 
-// byNode finds what kubelets use without a VolumeAttachment. What a node that is
-// said to be shut down once reported proves nothing. A kubelet also names a volume
-// that a pod there waits for; so while another node has a volume for one node, its
-// word is no contradiction.
+// byNode finds what kubelets have mounted without a VolumeAttachment. A kubelet also
+// names what a pod there waits for, which contradicts nothing; and what it named
+// before this process listened may be either. What a node that is said to be shut
+// down once reported proves nothing.
 func (v View) byNode() []Finding {
-	type place struct{ volume, node string }
-	wanted := make(map[place]bool, len(v.Attachments))
-	taken := map[string]bool{}
+	nodes := make(map[string]attach.Node, len(v.Nodes))
+	for _, n := range v.Nodes {
+		nodes[n.Name] = n
+	}
+	puts, taken := v.placed()
+	var out []Finding
+	for _, w := range v.Words {
+		n, there := nodes[w.Node]
+		if !there || n.OutOfService || puts[place{w.Volume, w.Node}] {
+			continue
+		}
+		f := Finding{Kind: InUseUnattached, Volume: w.Volume, Node: w.Node, Object: n.UID, Seen: v.Now}
+		switch {
+		case w.Proof == attach.Has:
+			f.Detail = fmt.Sprintf("volume %s is in use on node %s by the word of its kubelet, and no VolumeAttachment puts it there", w.Volume, w.Node)
+		case w.Proof == attach.MayHave && !taken[w.Volume]:
+			f.Kind = inUseUnproven
+			f.Detail = fmt.Sprintf("volume %s is mounted or waited for on node %s, and no VolumeAttachment puts it there", w.Volume, w.Node)
+		default:
+			continue
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+// place is a volume on a node.
+type place struct{ volume, node string }
+
+// placed are the places where a VolumeAttachment puts a volume, and the volumes for
+// one node that a node has: a pod elsewhere that waits for one of these is the
+// likely reason of a word that proves nothing.
+func (v View) placed() (puts map[place]bool, taken map[string]bool) {
+	puts, taken = make(map[place]bool, len(v.Attachments)), map[string]bool{}
 	for _, a := range v.Attachments {
-		wanted[place{a.Volume, a.Node}] = true
+		puts[place{a.Volume, a.Node}] = true
 		if a.Attached && a.Mode == attach.SingleNode {
 			taken[a.Volume] = true
 		}
 	}
-	var out []Finding
-	for _, n := range v.Nodes {
-		if n.OutOfService {
-			continue
-		}
-		for _, volume := range n.InUse {
-			if wanted[place{volume, n.Name}] || taken[volume] {
-				continue
-			}
-			out = append(out, Finding{
-				Kind: InUseUnattached, Volume: volume, Node: n.Name, Object: n.UID, Seen: v.Now,
-				Detail: fmt.Sprintf("volume %s is in use on node %s by the word of its kubelet, and no VolumeAttachment puts it there", volume, n.Name),
-			})
-		}
-	}
-	return out
+	return puts, taken
 }
 
 func (v View) byMigration() []Finding {

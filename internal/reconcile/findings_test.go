@@ -96,8 +96,8 @@ func TestFindings(t *testing.T) {
 		"gone, but attached after the list":     {on().with(attachmentOf("rds1/x", "a", created(noon))), nil},
 		"gone, but attached just before it":     {on().with(attachmentOf("rds1/x", "a", created(asked.Add(-time.Second)))), nil},
 		"gone, and a second attachment is new":  {on().with(attachmentOf("rds1/x", "a"), attachmentOf("rds1/x", "b", created(noon))), nil},
-		"the item is another cluster's":         {on(item("x", foreign)).with(attachmentOf("rds1/x", "a")), []string{"unresolved rds1/x "}},
-		"it is, and is not exported":            {on(item("x", foreign, unexported)).with(attachmentOf("rds1/x", "a")), []string{"unresolved rds1/x "}},
+		"the item is another cluster's":         {on(item("x", foreign)).with(attachmentOf("rds1/x", "a")), []string{"volume_foreign rds1/x "}},
+		"it is, and is not exported":            {on(item("x", foreign, unexported)).with(attachmentOf("rds1/x", "a")), []string{"volume_foreign rds1/x "}},
 		"the export is lost":                    {on(item("x", unexported)).with(attachmentOf("rds1/x", "a")), []string{"export_lost rds1/x "}},
 		"lost with two attachments, found once": {on(item("x", unexported)).with(attachmentOf("rds1/x", "a"), attachmentOf("rds1/x", "b")), []string{"export_lost rds1/x "}},
 		"lost while it is being detached": {
@@ -114,12 +114,19 @@ func TestFindings(t *testing.T) {
 		"in use, and to be attached":  {on(item("x")).using("a", "rds1/x").with(attachmentOf("rds1/x", "a", unattached)), nil},
 		"in use, without any":         {on(item("x")).using("a", "rds1/x"), []string{"in_use_unattached rds1/x a"}},
 		"in use, asked for elsewhere": {on(item("x")).using("a", "rds1/x").with(attachmentOf("rds1/x", "b", unattached)), []string{"in_use_unattached rds1/x a"}},
-		"waited for, while another node has it": {
-			on(item("x")).using("a", "rds1/x").with(attachmentOf("rds1/x", "b")), nil},
+		"in use, while another node has it": {
+			on(item("x")).using("a", "rds1/x").with(attachmentOf("rds1/x", "b")), []string{"in_use_unattached rds1/x a"}},
+		"waited for":           {on(item("x")).says("a", attach.Waits, "rds1/x"), nil},
+		"in use or waited for": {on(item("x")).says("a", attach.MayHave, "rds1/x"), []string{"in_use_unproven rds1/x a"}},
+		"in use or waited for, and attached": {
+			on(item("x")).says("a", attach.MayHave, "rds1/x").with(attachmentOf("rds1/x", "a", unattached)), nil},
+		"in use or waited for, while another node has it": {
+			on(item("x")).says("a", attach.MayHave, "rds1/x").with(attachmentOf("rds1/x", "b")), nil},
+		"in use on a node that is not known any more": {on(item("x")).says("c", attach.Has, "rds1/x"), nil},
 		"in use beside another, of a volume for two": {
 			on(item("x")).using("a", "rds1/x").with(attachmentOf("rds1/x", "b", func(a *attach.Attachment) { a.Mode = attach.MultiNode })),
 			[]string{"in_use_unattached rds1/x a"}},
-		"in use on a node that is off": {on(item("x")).off("a", "rds1/x"), nil},
+		"in use on a node that is off": {on(item("x")).using("a", "rds1/x").off("a"), nil},
 
 		"a migration in time": {on().migrating(noon), nil},
 		"one that is overdue": {on().migrating(noon.Add(-time.Nanosecond)), []string{"migration_overdue rds1/x b"}},
@@ -142,18 +149,17 @@ func TestFindings(t *testing.T) {
 	}
 }
 
-func (v View) using(node string, volumes ...string) View {
-	for i := range v.Nodes {
-		if v.Nodes[i].Name == node {
-			v.Nodes[i].InUse = volumes
-		}
-	}
+func (v View) using(node, volume string) View { return v.says(node, attach.Has, volume) }
+
+func (v View) says(node string, proof attach.Proof, volume string) View {
+	v.Words = append(v.Words, attach.Word{Node: node, Volume: volume, Proof: proof})
 	return v
 }
 
-func (v View) off(node string, volumes ...string) View {
-	v = v.using(node, volumes...)
-	v.Nodes[0].OutOfService = true
+func (v View) off(node string) View {
+	for i := range v.Nodes {
+		v.Nodes[i].OutOfService = v.Nodes[i].Name == node
+	}
 	return v
 }
 
@@ -165,7 +171,7 @@ func (v View) migrating(deadline time.Time) View {
 // Every kind tells what to do, in words of its own.
 func TestEveryKindHasANextStep(t *testing.T) {
 	seen := map[string]Kind{Kind("another").nextStep(): "another"}
-	for _, k := range append(Kinds(), orphan) {
+	for _, k := range append(Kinds(), orphan, inUseUnproven) {
 		if other, twice := seen[k.nextStep()]; twice {
 			t.Errorf("%s says the same as %s", k, other)
 		}
@@ -197,19 +203,64 @@ func TestTrackerWaitsForTheGraceTime(t *testing.T) {
 			tr := newTracker(2 * time.Minute)
 			var begun []int
 			for _, found := range tt.looks {
-				begun = append(begun, len(tr.update(found)))
+				begun = append(begun, len(tr.update(found, nil)))
 			}
 			if diff := cmp.Diff(tt.begun, begun); diff != "" {
 				t.Error(diff)
 			}
-			if n := tr.counting()[ExportLost]; n != tt.count {
-				t.Errorf("%d count at the end, want %d", n, tt.count)
+			if n, known := tr.count(anyKind); n != tt.count || !known {
+				t.Errorf("%d count at the end (known: %t), want %d", n, known, tt.count)
 			}
 		})
 	}
 	overdue := []Finding{{Kind: MigrationOverdue, Volume: "x", Seen: noon}}
-	if begun := newTracker(time.Hour).update(overdue); len(begun) != 1 {
+	if begun := newTracker(time.Hour).update(overdue, nil); len(begun) != 1 {
 		t.Error("an overdue migration waits for a grace time: its deadline was one")
+	}
+}
+
+func anyKind(Finding) bool { return true }
+
+// What the first look met may have counted for long: until it counts here or is gone, the number is not known. What comes later is known to be new.
+func TestTrackerKnowsWhatItDoesNotKnow(t *testing.T) {
+	type look struct {
+		at     int // minutes; less than none: silent
+		found  []string
+		n      int
+		number bool
+	}
+	const silent = -1
+	x, y := "rds1/x", "rds1/y"
+	for name, looks := range map[string][]look{
+		"met":                        {{0, []string{x}, 0, false}, {1, []string{x}, 0, false}, {2, []string{x}, 1, true}, {3, nil, 0, true}},
+		"met, and gone":              {{0, []string{x}, 0, false}, {1, nil, 0, true}, {2, []string{x}, 0, true}},
+		"new":                        {{0, nil, 0, true}, {1, []string{x}, 0, true}, {2, []string{x}, 0, true}, {3, []string{x}, 1, true}},
+		"new beside one met":         {{0, []string{x}, 0, false}, {1, []string{x, y}, 0, false}, {2, []string{x, y}, 1, true}, {3, []string{x, y}, 2, true}},
+		"the same look again":        {{0, []string{x}, 0, false}, {0, []string{x}, 0, false}, {0, nil, 0, true}, {0, []string{x}, 0, false}},
+		"met again, after silence":   {{0, nil, 0, true}, {1, []string{x}, 0, true}, {silent, nil, 0, true}, {9, []string{x}, 0, false}, {11, []string{x}, 1, true}},
+		"new again, after silence":   {{0, []string{x}, 0, false}, {silent, nil, 0, true}, {9, nil, 0, true}, {10, []string{x}, 0, true}},
+		"counted, and after silence": {{0, []string{x}, 0, false}, {2, []string{x}, 1, true}, {silent, nil, 0, true}, {9, []string{x}, 0, false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := newTracker(2 * time.Minute)
+			for i, l := range looks {
+				seen, answers := noon.Add(time.Duration(l.at)*time.Minute), map[string]time.Time{}
+				if l.at != silent {
+					answers["rds1"] = seen
+				}
+				var found []Finding
+				for _, volume := range l.found {
+					found = append(found, Finding{Kind: ExportLost, Volume: volume, Seen: seen})
+				}
+				tr.update(found, answers)
+				if n, known := tr.count(anyKind); n != l.n || known != l.number {
+					t.Errorf("look %d: %d (known: %t), want %d (%t)", i, n, known, l.n, l.number)
+				}
+			}
+		})
+	}
+	if a := (Finding{Kind: NodeGone, Volume: "rds1/x"}).authority(); a != byKubernetes {
+		t.Errorf("what Kubernetes alone tells waits for %q", a)
 	}
 }
 

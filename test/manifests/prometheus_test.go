@@ -23,7 +23,7 @@ func badDay(scrape int64) string {
 	var page bytes.Buffer
 	say := func(format string, args ...any) { fmt.Fprintf(&page, format+"\n", args...) }
 	say(`rds_csi_rds_connection_state{address="10.0.0.1:22"} 0`)
-	for _, kind := range []string{"node_gone", "volume_gone", "export_lost", "mounted_on_rds", "in_use_unattached", "unresolved", "migration_overdue"} {
+	for _, kind := range []string{"node_gone", "volume_gone", "volume_foreign", "export_lost", "mounted_on_rds", "in_use_unattached", "unresolved", "migration_overdue"} {
 		say(`rds_csi_attachment_drift{kind=%q} 1`, kind)
 	}
 	say(`rds_csi_pool_size_bytes{rds="rds1",pool="storage-pool"} 1000`)
