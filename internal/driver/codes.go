@@ -27,6 +27,7 @@ func table() []mapping {
 	return []mapping{
 		{errBusy, codes.Aborted},
 
+		{appliance.ErrUnsupported, codes.FailedPrecondition}, // first: what the RDS cannot do it may say in other words as well
 		{appliance.ErrNotFound, codes.NotFound},
 		{appliance.ErrExists, codes.AlreadyExists},
 		{appliance.ErrIncompatible, codes.AlreadyExists},
@@ -40,7 +41,6 @@ func table() []mapping {
 		{appliance.ErrLeftover, codes.FailedPrecondition},
 		{appliance.ErrMounted, codes.FailedPrecondition},
 		{appliance.ErrPoolNotFound, codes.FailedPrecondition},
-		{appliance.ErrUnsupported, codes.FailedPrecondition},
 		{appliance.ErrPermission, codes.PermissionDenied},
 		{appliance.ErrOutcomeUnknown, codes.Unavailable},
 		{appliance.ErrUnavailable, codes.Unavailable},

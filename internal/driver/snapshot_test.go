@@ -419,3 +419,27 @@ func TestCopiesWaitForTheLedger(t *testing.T) {
 	_, err = r.from(t.Context(), "restored", 64*mib, ofSnapshot(s.GetSnapshotId()))
 	wants(t, err, codes.OK)
 }
+
+// An RDS that makes no disk item of an image which is there already can have no restores and no clones: it is refused for
+// good, and nothing of it is left.
+func TestNoRestoreWhereAnImageCannotBeAdopted(t *testing.T) {
+	for pool, options := range pools() {
+		t.Run(pool, func(t *testing.T) {
+			options.Quirks = map[string]string{"existing-file": "error"}
+			r := start(t, options)
+			id := r.create("pvc-1")
+			s := r.ready("snapshot-1", id)
+			for name, source := range map[string]*csi.VolumeContentSource{"restored": ofSnapshot(s.GetSnapshotId()), "cloned": ofVolume(id)} {
+				var err error
+				waitFor(t, func() bool {
+					_, err = r.from(t.Context(), name, 64*mib, source)
+					return driver.Code(err) != codes.Aborted
+				})
+				wants(t, err, codes.FailedPrecondition, "restored or cloned")
+			}
+			if n := len(r.server.Device.Disks()); n != 1 {
+				t.Errorf("%d disks", n)
+			}
+		})
+	}
+}
