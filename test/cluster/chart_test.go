@@ -24,6 +24,7 @@ import (
 type chart struct {
 	account    string
 	config     string // the controller's configuration file
+	nodeConfig string // the nodes'
 	objects    []byte // YAML of everything but the pods
 	deployment []byte // the controller's
 	containers map[string]corev1.Container
@@ -96,8 +97,11 @@ func (c *chart) take(document []byte) error {
 		if err := yaml.Unmarshal(document, &m); err != nil {
 			return err
 		}
-		if strings.Contains(m.Data["config.yaml"], "rds:") { // the node's has none
-			c.config = m.Data["config.yaml"]
+		switch text := m.Data["config.yaml"]; {
+		case strings.HasSuffix(m.Name, "-controller"):
+			c.config = text
+		case strings.HasSuffix(m.Name, "-node"):
+			c.nodeConfig = text
 		}
 	}
 	c.objects = append(append(c.objects, document...), "\n---\n"...)

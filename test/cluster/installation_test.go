@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/rds-csi/rds-csi/test/cluster/controlplane"
@@ -76,9 +78,34 @@ func prepare(t *testing.T, changes ...func(*installation, values)) *installation
 	i.must(os.WriteFile(i.in("driver.yaml"), []byte(i.chart.config), 0o600))
 	i.must(plane.MakeNamespace(t.Context(), i.namespace))
 	i.must(plane.Apply(t.Context(), i.chart.objects))
+	if slices.ContainsFunc(i.chart.containers["csi-provisioner"].Env, func(v corev1.EnvVar) bool { return v.Name == "POD_NAME" }) {
+		i.pod = i.makePodOfController()
+	}
 	i.must(plane.Kubeconfig(t.Context(), i.namespace, i.chart.account, i.api.Address(), i.in("driver.kubeconfig")))
 	i.must(plane.Kubeconfig(t.Context(), i.namespace, i.chart.account, plane.Front.Address(), i.in("sidecar.kubeconfig")))
 	return i
+}
+
+// makePodOfController makes the Deployment, whose pod nobody runs, and answers the pod's name: the provisioner looks from
+// its pod for the Deployment.
+func (i *installation) makePodOfController() (name string) {
+	i.t.Helper()
+	i.must(plane.Apply(i.t.Context(), i.chart.deployment))
+	i.t.Cleanup(func() {
+		everywhere := metav1.ListOptions{}
+		i.must(plane.Admin.AppsV1().Deployments(i.namespace).DeleteCollection(background(), metav1.DeleteOptions{}, everywhere))
+	})
+	seen.until(i.t, "the controller's pod is made", func() error {
+		pods, err := seen.pods.Pods(i.namespace).List(everything())
+		if err == nil && len(pods) == 0 {
+			err = errors.New("there is none")
+		}
+		if err == nil {
+			name = pods[0].Name
+		}
+		return err
+	})
+	return name
 }
 
 // shortDir is a folder whose name leaves room for a socket's, of which the kernel takes 107 bytes.

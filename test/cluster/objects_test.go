@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -67,7 +68,18 @@ func shared(c *corev1.PersistentVolumeClaim) {
 
 func (i *installation) makeClaim(name string, with ...func(*corev1.PersistentVolumeClaim)) *corev1.PersistentVolumeClaim {
 	i.t.Helper()
-	claim := &corev1.PersistentVolumeClaim{
+	claim := i.claimFor(name)
+	for _, change := range with {
+		change(claim)
+	}
+	made, err := plane.Admin.CoreV1().PersistentVolumeClaims(space).Create(i.t.Context(), claim, metav1.CreateOptions{})
+	i.must(err)
+	return made
+}
+
+// claimFor is the usual claim.
+func (i *installation) claimFor(name string) *corev1.PersistentVolumeClaim {
+	return &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			StorageClassName: &i.class,
@@ -75,12 +87,6 @@ func (i *installation) makeClaim(name string, with ...func(*corev1.PersistentVol
 			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("64Mi")}},
 		},
 	}
-	for _, change := range with {
-		change(claim)
-	}
-	made, err := plane.Admin.CoreV1().PersistentVolumeClaims(space).Create(i.t.Context(), claim, metav1.CreateOptions{})
-	i.must(err)
-	return made
 }
 
 // node makes what a kubelet and the driver's node plugin make when a machine joins, and waits until Kubernetes takes
@@ -95,20 +101,28 @@ func (i *installation) node(suffix string) string {
 // joinNode does so for a name, which may have been there before.
 func (i *installation) joinNode(name string) {
 	i.t.Helper()
-	i.makeNode(name)
+	i.makeNode(name, nil)
+	i.register(name, nil)
+}
+
+// register says that a node has the driver's plugin, and which labels are its topology.
+func (i *installation) register(name string, topology []string) {
+	i.t.Helper()
 	_, err := plane.Admin.StorageV1().CSINodes().Create(i.t.Context(), &storagev1.CSINode{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: i.driver, NodeID: name}}},
+		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: i.driver, NodeID: name, TopologyKeys: topology}}},
 	}, metav1.CreateOptions{})
 	i.must(err)
 }
 
-func (i *installation) makeNode(name string) {
+func (i *installation) makeNode(name string, more map[string]string) {
 	i.t.Helper()
+	labelled := map[string]string{corev1.LabelHostname: name}
+	maps.Copy(labelled, more)
 	_, err := plane.Admin.CoreV1().Nodes().Create(i.t.Context(), &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        name,
-			Labels:      map[string]string{corev1.LabelHostname: name},
+			Labels:      labelled,
 			Annotations: map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
 		},
 	}, metav1.CreateOptions{})

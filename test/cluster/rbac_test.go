@@ -80,13 +80,11 @@ func parts() map[string]string {
 func unneeded() map[string]string {
 	const repeated = "an event that repeats itself within minutes is a patch of the first"
 	return map[string]string{
-		"provisioner patch /events":                  repeated,
-		"attacher patch /events":                     repeated,
-		"resizer patch /events":                      repeated,
-		"controller patch /events":                   repeated,
-		"snapshotter patch /events":                  repeated,
-		"provisioner patch /persistentvolumes":       "takes its finalizer off a PersistentVolume that another release put there",
-		"provisioner update /persistentvolumeclaims": "only of claims that wait for a node (WaitForFirstConsumer) and must be scheduled anew",
+		"provisioner patch /events": repeated,
+		"attacher patch /events":    repeated,
+		"resizer patch /events":     repeated,
+		"controller patch /events":  repeated,
+		"snapshotter patch /events": repeated,
 	}
 }
 
@@ -105,8 +103,12 @@ func unusedRights(ctx context.Context, all []controlplane.Request) error {
 	if err != nil {
 		return err
 	}
+	capacity, err := plane.Admin.RbacV1().Roles(metav1.NamespaceAll).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=rds-csi"})
+	if err != nil {
+		return err
+	}
 	unused := map[string]bool{}
-	for _, role := range roles.Items {
+	for _, role := range append(roles.Items, ofProvisioner(capacity.Items)...) {
 		part := role.Name[strings.LastIndex(role.Name, "-")+1:]
 		if parts()[part] == "" {
 			return fmt.Errorf("role %s is nobody's", role.Name)
@@ -124,6 +126,17 @@ func unusedRights(ctx context.Context, all []controlplane.Request) error {
 		return errors.New("no roles found")
 	}
 	return nil
+}
+
+// ofProvisioner are the roles for capacity objects, which are in a namespace, as if they were not; that for Leases is
+// everybody's.
+func ofProvisioner(roles []rbacv1.Role) (all []rbacv1.ClusterRole) {
+	for _, r := range roles {
+		if name, ok := strings.CutSuffix(r.Name, "-capacity"); ok {
+			all = append(all, rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name + "-provisioner"}, Rules: r.Rules})
+		}
+	}
+	return all
 }
 
 func rights(part string, rules []rbacv1.PolicyRule) (all []string) {
