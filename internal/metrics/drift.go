@@ -3,12 +3,12 @@ package metrics
 import "github.com/prometheus/client_golang/prometheus"
 
 // Drift registers rds_csi_attachment_drift. The function answers, from memory, the
-// number of each kind that is known.
+// number of each kind of which it is known.
 func Drift[Kind ~string](reg *Registry, counts func() map[Kind]int) error {
 	const name = "rds_csi_attachment_drift"
 	return reg.ledBy(name, newGauges(name,
 		"Contradictions between VolumeAttachments, Nodes and the RDS that have lasted for longer than the grace time. "+
-			"That there is none of a kind that needs an RDS is not said while an RDS is silent.", []string{"kind"},
+			"A kind of which the number is not known is absent.", []string{"kind"},
 		func(show func(float64, ...string)) {
 			for kind, n := range counts() {
 				show(float64(n), string(kind))

@@ -16,6 +16,11 @@
 // restart waits the grace time again, and says again what it finds. A repair is
 // idempotent, so that doing it twice does no harm.
 //
+// So of what the first look meets, after a start or after an authority was silent,
+// nobody knows whether it has counted before. Until it counts here, or is gone, its
+// kind has no number: 0 would deny what was told a moment ago. What begins after
+// the first look is known to be new, and is 0 until it has lasted.
+//
 // # Who runs it
 //
 // The loops run in one process at a time, the leader. Each is a

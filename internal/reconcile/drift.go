@@ -134,7 +134,12 @@ func (d *Drift) compare(ctx context.Context, repairs *sync.WaitGroup) {
 	}
 	lists := d.lists(now)
 	state := &State{At: now}
-	if d.cfg.Ledger != nil && d.cfg.Known() {
+	switch {
+	case d.cfg.Ledger == nil:
+		state.Stock = d.stock(ctx, lists, nil)
+	case !d.cfg.Known():
+		d.forget()
+	default:
 		v := View{
 			Now: now, Lists: lists, Attachments: d.cfg.Ledger.Attachments(),
 			Nodes: d.cfg.Ledger.KnownNodes(), Words: d.cfg.Ledger.Words(), Migrations: d.cfg.Ledger.Migrations(),
@@ -147,10 +152,6 @@ func (d *Drift) compare(ctx context.Context, repairs *sync.WaitGroup) {
 		d.repairLost(ctx, repairs)
 		state.Drift = d.counted(len(looks) == len(lists)+1)
 		state.Stock = d.stock(ctx, lists, v.Attachments)
-	} else if d.cfg.Ledger == nil {
-		state.Stock = d.stock(ctx, lists, nil)
-	} else {
-		d.forget()
 	}
 	d.state.Store(state)
 }
@@ -232,7 +233,7 @@ func (d *Drift) stock(ctx context.Context, lists map[string]Reading[[]appliance.
 }
 
 func (d *Drift) lookForOrphans(ctx context.Context, lists map[string]Reading[[]appliance.Volume], claimed map[string]bool) {
-	var found []Finding
+	found := make([]Finding, 0, len(lists))
 	for _, list := range lists {
 		found = append(found, orphans(list, claimed)...)
 	}

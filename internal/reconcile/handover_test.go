@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,6 +99,26 @@ func TestNothingIsDeniedAfterIgnorance(t *testing.T) {
 		}
 		s.known.Store(true)
 		s.rightOrAbsent("after", grace+3*time.Minute, want)
+	})
+}
+
+// A process that stood still has not looked meanwhile, so the time counts for nothing.
+func TestStandstillIsNoGraceTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t)
+		s.Drift = NewDrift(DriftConfig{
+			Interval: time.Minute, Grace: grace, Logger: quietLogger(), Ledger: s.ledger, Known: s.known.Load, Events: s.story,
+		})
+		s.ledger.RemoveNode("a")
+		var none sync.WaitGroup
+		for range 3 {
+			s.compare(t.Context(), &none)
+			if n, known := s.State().Drift[NodeGone]; known {
+				t.Errorf("%d after one look", n)
+			}
+			let(Stale*time.Minute + time.Second)
+		}
+		s.tells("three looks, each after a standstill")
 	})
 }
 
