@@ -46,6 +46,8 @@ type Ledger struct {
 	volumes    map[string]*volume
 	byUID      map[string]string // UID of a VolumeAttachment -> its volume
 	nodes      map[string]known
+	heard      time.Time           // when the watch of Nodes last gave anything; zero: nobody tells
+	fading     map[place]time.Time // what may be forgotten of nodes, and since when
 
 	// Sums over volumes, kept by change.
 	attached int
@@ -60,7 +62,7 @@ func NewLedger(o Options) *Ledger {
 	l := &Ledger{
 		skew: o.ClockSkew, name: rand.Text()[:12], changed: make(chan struct{}, 1),
 		volumes: map[string]*volume{}, byUID: map[string]string{}, nodes: map[string]known{},
-		perNode: map[string]int{}, moving: map[string]struct{}{},
+		perNode: map[string]int{}, moving: map[string]struct{}{}, fading: map[place]time.Time{},
 	}
 	if l.skew <= 0 {
 		l.skew = defaultClockSkew
@@ -104,6 +106,11 @@ func (l *Ledger) Replace(list []Attachment) {
 	}
 	for handle, v := range old {
 		l.inherit(handle, v.intents)
+	}
+	for handle, v := range old {
+		for _, u := range v.uses {
+			l.fade(handle, u.node)
+		}
 	}
 	l.known = true
 	l.publish()
@@ -221,6 +228,10 @@ func (l *Ledger) decide(volume, node string, mode Mode, now time.Time) error {
 	if !seen && !l.standalone {
 		return l.notSeen(volume, node, v.spent(node))
 	}
+	if !own.Attached && l.deaf(now) {
+		return fmt.Errorf("volume %s to node %s: %w: the watch of Nodes says nothing since %s, and kubelets may have said something",
+			volume, node, ErrUnknown, l.heard.UTC().Format(time.RFC3339))
+	}
 	mode = v.agree(mode)
 	for _, rivals := range v.rivals(own, node, l.skew) {
 		if inTheWay := v.refuses(mode, rivals); len(inTheWay) > 0 {
@@ -291,7 +302,9 @@ func (l *Ledger) drop(uid string) {
 		return
 	}
 	delete(l.byUID, uid)
-	l.change(handle, look(l.volumes, handle).nodeOf(uid), func(v *volume) { v.drop(uid) })
+	node := look(l.volumes, handle).nodeOf(uid)
+	l.change(handle, node, func(v *volume) { v.drop(uid) })
+	l.fade(handle, node)
 }
 
 func (l *Ledger) release(handle, node string) {

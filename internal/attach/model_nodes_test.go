@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -28,6 +29,7 @@ type kubelets struct {
 	machines map[string]*machine
 	words    []word
 	heard    int             // lines that the ledger has seen
+	heardAt  time.Time       // when it last saw any, or was told that there is none
 	spoken   map[string]Node // the ledger's view
 	objects  int
 	fresh    map[string]bool // nodes made while this process listened, with nothing said yet
@@ -198,13 +200,26 @@ func (m *model) FlushNodes(*rapid.T) {
 	for m.synced && m.heard < len(m.words) {
 		m.hear()
 	}
+	if m.synced {
+		m.contact()
+	}
 }
+
+// contact: the watch of Nodes gave something, and be it a bookmark.
+func (m *model) contact() {
+	m.heardAt = m.now
+	m.ledger.NodesHeard(m.now)
+}
+
+// deaf says whether the ledger may not trust what it heard of Nodes.
+func (m *model) deaf() bool { return m.now.Sub(m.heardAt) > nodesPatience }
 
 func (m *model) hear() {
 	w := m.words[m.heard]
 	m.heard++
 	m.note(w)
 	m.tell(w)
+	m.contact()
 }
 
 func (m *model) tell(w word) {
@@ -245,6 +260,7 @@ func (m *model) listNodes(t *rapid.T, upTo int) {
 		}
 	}
 	m.ledger.ReplaceNodes(rapid.Permutation(list).Draw(t, "order of nodes"))
+	m.contact()
 }
 
 func cmpNode(n Node, name string) Node {

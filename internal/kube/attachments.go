@@ -34,10 +34,15 @@ type NodeLedger interface {
 	Doubt()                     // what was fed before may have missed something
 }
 
+// NodeContact hears when the API server last said anything of Nodes, after what it
+// said: words that are old prove nothing.
+type NodeContact interface{ NodesHeard(at time.Time) }
+
 // Ledger is fed from all watches.
 type Ledger interface {
 	AttachmentLedger
 	NodeLedger
+	NodeContact
 }
 
 // RunAttachments keeps the ledger equal to the VolumeAttachments of this driver
@@ -79,7 +84,7 @@ func (c *Client) follow(ctx context.Context, ledger Ledger, synced func()) {
 				return volumes.List(ctx, o)
 			},
 			watch: volumes.Watch,
-		}, sink[corev1.PersistentVolume]{f.setVolume, f.dropVolume, f.replaceVolumes, c.contacts[sourceVolumes]})
+		}, sink[corev1.PersistentVolume]{f.setVolume, f.dropVolume, f.replaceVolumes, c.contact(sourceVolumes)})
 	})
 	all.Go(func() {
 		follow(ctx, &source{
@@ -88,7 +93,7 @@ func (c *Client) follow(ctx context.Context, ledger Ledger, synced func()) {
 				return attachments.List(ctx, o)
 			},
 			watch: attachments.Watch,
-		}, sink[storagev1.VolumeAttachment]{f.setAttachment, f.dropAttachment, f.replaceAttachments, c.contacts[sourceAttachments]})
+		}, sink[storagev1.VolumeAttachment]{f.setAttachment, f.dropAttachment, f.replaceAttachments, c.contact(sourceAttachments)})
 	})
 	all.Go(func() {
 		follow(ctx, &source{
@@ -97,10 +102,12 @@ func (c *Client) follow(ctx context.Context, ledger Ledger, synced func()) {
 				return nodes.List(ctx, o)
 			},
 			watch: nodes.Watch,
-		}, sink[corev1.Node]{n.set, n.drop, n.replace, c.contacts[sourceNodes]})
+		}, sink[corev1.Node]{n.set, n.drop, n.replace, func() { ledger.NodesHeard(c.contacts[sourceNodes].now()) }})
 	})
 	all.Wait()
 }
+
+func (c *Client) contact(source string) func() { return func() { c.contacts[source].now() } }
 
 // countdown calls back when it was called n times.
 func countdown(n int32, then func()) func() {
@@ -148,7 +155,7 @@ type sink[T any] struct {
 	set     func(*T)
 	drop    func(*T)
 	replace func([]*T)
-	contact *contact
+	contact func() // the API server said something, and it was passed on
 }
 
 // Add is called by the reflector.
@@ -172,12 +179,12 @@ func (s sink[T]) Replace(list []any, _ string) error {
 		}
 	}
 	s.replace(all)
-	s.contact.now()
+	s.contact()
 	return nil
 }
 
 // UpdateResourceVersion is called by the reflector after each event and bookmark.
-func (s sink[T]) UpdateResourceVersion(string) { s.contact.now() }
+func (s sink[T]) UpdateResourceVersion(string) { s.contact() }
 
 func pass[T any](obj any, to func(*T)) error {
 	o, ok := obj.(*T)

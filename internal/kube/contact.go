@@ -15,7 +15,11 @@ const (
 // contact is when the API server last said anything on one watch.
 type contact struct{ at atomic.Int64 }
 
-func (c *contact) now() { c.at.Store(time.Now().UnixNano()) }
+func (c *contact) now() time.Time {
+	now := time.Now()
+	c.at.Store(now.UnixNano())
+	return now
+}
 
 func newContacts() map[string]*contact {
 	return map[string]*contact{sourceAttachments: {}, sourceVolumes: {}, sourceNodes: {}}

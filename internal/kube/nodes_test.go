@@ -12,6 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/rds-csi/rds-csi/internal/attach"
 )
@@ -176,6 +178,44 @@ func TestNodesAfterACutWatch(t *testing.T) {
 			t.Errorf("nodes after a relist: %+v", got)
 		}
 		wantConflict(t, l, "rds1/v1", "b", "a") // it was attached when last seen
+	})
+}
+
+// Only the watch of Nodes is dead, without a word: a connection that nobody closed.
+// Meanwhile a node is admitted, mounts the volume, and is detached by force.
+func TestADeadWatchOfNodesAdmitsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		nodes := watch.NewRaceFreeFake()
+		c.api.PrependWatchReactor("nodes", func(k8stesting.Action) (bool, watch.Interface, error) { return true, nodes, nil })
+		c.volume("pv-1", "rds1/v1")
+		a := c.node("a")
+		c.node("b")
+		l, stop := c.run()
+		defer stop()
+		c.attachment("pv-1", "a", false)
+		synctest.Wait()
+		if err := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		said := inUseOf(a, ours("rds1/v1"))
+		said.ResourceVersion = "7"
+		c.updateNode(said) // and nobody hears it
+		<-time.After(time.Minute)
+		l.Unpublish("rds1/v1", "a")
+		c.deleteAttachment("csi-pv-1-a")
+		c.attachment("pv-1", "b", false)
+		<-time.After(3 * time.Minute)
+		if err := l.Publish("rds1/v1", "b", attach.SingleNode, time.Now()); !errors.Is(err, attach.ErrUnknown) {
+			t.Errorf("Publish = %v", err)
+		}
+		wantCount(t, l, 0)
+		nodes.Modify(said) // the connection lives again
+		wantConflict(t, l, "rds1/v1", "b", "a")
+		<-time.After(2 * time.Minute)
+		nodes.Action(watch.Bookmark, &corev1.Node{ObjectMeta: metav1.ObjectMeta{ResourceVersion: "9"}})
+		<-time.After(2 * time.Minute)
+		wantConflict(t, l, "rds1/v1", "b", "a") // a bookmark is a word as well
 	})
 }
 
