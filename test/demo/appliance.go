@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -20,6 +22,7 @@ const (
 	rdsAddress = "127.0.0.1:2222"
 	rdsFolder  = "/var/lib/rds-sim"
 	rdsName    = "sim" // in the configuration that it prints
+	poolImage  = "/tmp/pool.img"
 )
 
 // appliance is the administrator's way to the RDS: plain SSH to its console. It knows nothing of the driver.
@@ -31,6 +34,23 @@ func newAppliance() *appliance {
 		adminKey:   filepath.Join(rdsFolder, "keys", "admin"),
 		knownHosts: filepath.Join(rdsFolder, "known_hosts"),
 	}
+}
+
+// makePool gives the simulated RDS a Btrfs for its folder, as a real one has for its pool: there snapshots share blocks.
+func (d *demo) makePool(ctx context.Context) error {
+	if err := os.MkdirAll(rdsFolder, 0o750); err != nil {
+		return err
+	}
+	if err := errors.Join(os.WriteFile(poolImage, nil, 0o600), os.Truncate(poolImage, 8<<30)); err != nil {
+		return err
+	}
+	for _, words := range [][]string{{"mkfs.btrfs", "-q", poolImage}, {"mount", "-o", "loop", poolImage, rdsFolder}} {
+		if out, err := exec.CommandContext(ctx, words[0], words[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", strings.Join(words, " "), err, out)
+		}
+	}
+	d.say("the pool of the RDS is a Btrfs, mounted at %s", rdsFolder)
+	return nil
 }
 
 // console runs one command as admin and gives what the RDS printed.

@@ -58,23 +58,20 @@ func describe(lines []string) string {
 // unstage undoes publish and stage and looks into sysfs.
 func (d *demo) unstage(ctx context.Context) (string, error) {
 	d.say("NodeUnpublishVolume, NodeUnstageVolume")
-	if _, err := d.csi.node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: d.handle, TargetPath: targetPath}); err != nil {
-		return "", wrap("NodeUnpublishVolume", err)
+	if err := d.callLeave(ctx, d.pvc); err != nil {
+		return "", err
 	}
-	if _, err := os.Stat(targetPath); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(d.pvc.target); !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("the pod's folder is still there: %w", err)
 	}
-	if _, err := d.csi.node.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: d.handle, StagingTargetPath: stagingPath}); err != nil {
-		return "", wrap("NodeUnstageVolume", err)
-	}
-	folder, err := subsystem(d.published["nqn"])
+	folder, err := subsystem(d.pvc.published["nqn"])
 	if err != nil {
 		return "", err
 	}
 	if folder != "" {
-		return "", fmt.Errorf("NodeUnstageVolume said yes but %s still has NQN %s", folder, d.published["nqn"])
+		return "", fmt.Errorf("NodeUnstageVolume said yes but %s still has NQN %s", folder, d.pvc.published["nqn"])
 	}
-	lines, err := mounts(stagingPath)
+	lines, err := mounts(d.pvc.staging)
 	if err != nil {
 		return "", err
 	}
@@ -100,16 +97,19 @@ func (d *demo) showCounts(ctx context.Context, metric string) error {
 
 // remove ends the volume's life: detached, deleted, disk and file gone.
 func (d *demo) remove(ctx context.Context) (string, error) {
-	d.say("ControllerUnpublishVolume, DeleteVolume")
-	if _, err := d.csi.controller.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: d.handle, NodeId: nodeName}); err != nil {
-		return "", wrap("ControllerUnpublishVolume", err)
+	d.say("ControllerUnpublishVolume, DeleteVolume; the snapshot outlives it until DeleteSnapshot")
+	if err := d.callDelete(ctx, d.pvc); err != nil {
+		return "", err
 	}
-	if _, err := d.csi.controller.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: d.handle}); err != nil {
-		return "", wrap("DeleteVolume", err)
+	if _, err := d.show(ctx, subvolumes); err != nil {
+		return "", err
+	}
+	if _, err := d.csi.controller.DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{SnapshotId: d.snapshotID}); err != nil {
+		return "", wrap("DeleteSnapshot", err)
 	}
 	for _, command := range []string{
-		fmt.Sprintf(`/disk print count-only where slot="%s"`, d.slot),
-		fmt.Sprintf(`/file print count-only where name~"%s"`, d.slot),
+		fmt.Sprintf(`/disk print count-only where slot="%s"`, d.pvc.slot),
+		fmt.Sprintf(`/file print count-only where name~"%s"`, d.pvc.slot),
 	} {
 		out, err := d.show(ctx, command)
 		if err != nil {
@@ -125,5 +125,5 @@ func (d *demo) remove(ctx context.Context) (string, error) {
 	}
 	d.say("all that the controller asked of the RDS:")
 	d.quote(strings.Join(lines, "\n"))
-	return "disk and file are gone from the RDS", nil
+	return "disk, file and snapshot are gone from the RDS", nil
 }

@@ -26,12 +26,12 @@ func mounts(path string) ([]string, error) {
 }
 
 // bothMounts are those of the staging folder and of the pod.
-func bothMounts() (string, error) {
-	staged, err := mounts(stagingPath)
+func bothMounts(v *volume) (string, error) {
+	staged, err := mounts(v.staging)
 	if err != nil {
 		return "", err
 	}
-	target, err := mounts(targetPath)
+	target, err := mounts(v.target)
 	if err != nil {
 		return "", err
 	}

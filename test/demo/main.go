@@ -47,8 +47,11 @@ func steps() []step {
 		{"stage", (*demo).stage},
 		{"node publish", (*demo).nodePublish},
 		{"write", (*demo).write},
+		{"grow", (*demo).grow},
 		{"reboot", (*demo).reboot},
 		{"plugin killed", (*demo).kill},
+		{"snapshot", (*demo).snapshot},
+		{"restore", (*demo).restore},
 		{"pod stops", (*demo).podStops},
 		{"unstage", (*demo).unstage},
 		{"delete", (*demo).remove},
@@ -69,13 +72,12 @@ type demo struct {
 	rds                   *appliance
 	csi                   *clients
 
-	handle    string            // the volume's CSI id
-	slot      string            // its name on the RDS
-	context   map[string]string // from CreateVolume, as the PersistentVolume would keep it
-	published map[string]string // from ControllerPublishVolume, as the VolumeAttachment would
+	pvc        *volume // of the claim
+	snapshotID string
 
-	sum  string // of the file written once
-	load *load  // the pod that goes on writing
+	sum   string // of the file written once
+	load  *load  // the pod that goes on writing
+	taken moment // when the snapshot was
 }
 
 type line struct {
@@ -84,7 +86,7 @@ type line struct {
 }
 
 func run(ctx context.Context, logs string) error {
-	d := &demo{story: newStory(os.Stdout), logs: logs, rds: newAppliance(), csi: &clients{}}
+	d := &demo{story: newStory(os.Stdout), logs: logs, rds: newAppliance(), csi: &clients{}, pvc: newVolume(volumeName, "0d7c1f0e")}
 	defer d.stopAll()
 	d.introduce()
 	var table []line

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -15,10 +16,13 @@ import (
 
 // start brings the three processes up. The driver's configuration is the one that rds-sim prints.
 func (d *demo) start(ctx context.Context) (string, error) {
-	if err := makeFolders(); err != nil {
+	if err := errors.Join(d.pvc.makeFolders(), os.MkdirAll(filepath.Dir(controllerSocket), 0o750)); err != nil {
 		return "", err
 	}
-	var err error
+	err := d.makePool(ctx)
+	if err != nil {
+		return "", err
+	}
 	d.sim, err = d.run("rds-sim", "rds-sim", "--ssh-address", rdsAddress, "--data", rdsFolder, "--nvme-address", "127.0.0.1", "--quirk", "reboot-time=5s")
 	if err != nil {
 		return "", err
@@ -70,28 +74,22 @@ func (d *demo) startNode(ctx context.Context) (err error) {
 	return d.node.ready(ctx, nodeHTTP)
 }
 
-// create is what external-provisioner does for a claim of 1 GiB.
+// create makes the volume for a claim of 1 GiB.
 func (d *demo) create(ctx context.Context) (string, error) {
 	d.say("CreateVolume %s, 1 GiB, for the claim demo/data", volumeName)
-	answer, err := d.csi.controller.CreateVolume(ctx, &csi.CreateVolumeRequest{
-		Name: volumeName, CapacityRange: &csi.CapacityRange{RequiredBytes: gib}, VolumeCapabilities: []*csi.VolumeCapability{ext4()},
-		Parameters: map[string]string{"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "demo"},
-	})
-	if err != nil {
-		return "", wrap("CreateVolume", err)
-	}
-	volume := answer.GetVolume()
-	d.handle, d.context = volume.GetVolumeId(), volume.GetVolumeContext()
-	d.slot = strings.TrimPrefix(d.handle, rdsName+"/")
-	d.say("volume %s, %d bytes", d.handle, volume.GetCapacityBytes())
-	row, err := d.show(ctx, fmt.Sprintf(`/disk print detail where slot="%s"`, d.slot))
+	size, err := d.callCreate(ctx, d.pvc, "data", gib, nil)
 	if err != nil {
 		return "", err
 	}
-	if !strings.Contains(row, d.slot) {
-		return "", fmt.Errorf("the RDS shows no disk %s", d.slot)
+	d.say("volume %s, %d bytes", d.pvc.handle, size)
+	row, err := d.show(ctx, fmt.Sprintf(`/disk print detail where slot="%s"`, d.pvc.slot))
+	if err != nil {
+		return "", err
 	}
-	return fmt.Sprintf("%s, %d bytes", d.handle, volume.GetCapacityBytes()), nil
+	if !strings.Contains(row, d.pvc.slot) {
+		return "", fmt.Errorf("the RDS shows no disk %s", d.pvc.slot)
+	}
+	return fmt.Sprintf("%s, %d bytes", d.pvc.handle, size), nil
 }
 
 // show runs a console command as the administrator and shows both the command and the answer.
@@ -105,22 +103,18 @@ func (d *demo) show(ctx context.Context, command string) (string, error) {
 	return out, nil
 }
 
-// publish is what external-attacher does.
+// publish attaches the volume to the node.
 func (d *demo) publish(ctx context.Context) (string, error) {
 	node, err := d.csi.node.NodeGetInfo(ctx, &csi.NodeGetInfoRequest{})
 	if err != nil {
 		return "", wrap("NodeGetInfo", err)
 	}
 	d.say("ControllerPublishVolume to node %s", node.GetNodeId())
-	answer, err := d.csi.controller.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
-		VolumeId: d.handle, NodeId: node.GetNodeId(), VolumeCapability: ext4(), VolumeContext: d.context,
-	})
-	if err != nil {
-		return "", wrap("ControllerPublishVolume", err)
+	if err := d.callPublish(ctx, d.pvc, node.GetNodeId()); err != nil {
+		return "", err
 	}
-	d.published = answer.GetPublishContext()
-	d.say("the node is to connect to %s at %s:%s", d.published["nqn"], d.published["nvmeAddress"], d.published["nvmePort"])
-	return "exported at " + d.published["nvmeAddress"] + ":" + d.published["nvmePort"], nil
+	d.say("the node is to connect to %s at %s:%s", d.pvc.published["nqn"], d.pvc.published["nvmeAddress"], d.pvc.published["nvmePort"])
+	return "exported at " + d.pvc.published["nvmeAddress"] + ":" + d.pvc.published["nvmePort"], nil
 }
 
 // stage connects, formats and mounts.
@@ -129,15 +123,15 @@ func (d *demo) stage(ctx context.Context) (string, error) {
 		return "", err
 	}
 	d.say("NodeStageVolume: connect over NVMe/TCP, mkfs.ext4, mount")
-	if err := d.callStage(ctx); err != nil {
+	if err := d.callStage(ctx, d.pvc); err != nil {
 		return "", err
 	}
-	folder, err := subsystem(d.published["nqn"])
+	folder, err := subsystem(d.pvc.published["nqn"])
 	if err != nil || folder == "" {
-		return "", errors.Join(err, fmt.Errorf("NQN %s is not in sysfs", d.published["nqn"]))
+		return "", errors.Join(err, fmt.Errorf("NQN %s is not in sysfs", d.pvc.published["nqn"]))
 	}
-	d.say("%s has NQN %s", folder, d.published["nqn"])
-	lines, err := mounts(stagingPath)
+	d.say("%s has NQN %s", folder, d.pvc.published["nqn"])
+	lines, err := mounts(d.pvc.staging)
 	if err != nil || len(lines) != 1 {
 		return "", errors.Join(err, fmt.Errorf("%d mounts at the staging path instead of one", len(lines)))
 	}
@@ -151,10 +145,10 @@ func (d *demo) stage(ctx context.Context) (string, error) {
 // nodePublish gives the volume to the pod.
 func (d *demo) nodePublish(ctx context.Context) (string, error) {
 	d.say("NodePublishVolume")
-	if err := d.callNodePublish(ctx); err != nil {
+	if err := d.callNodePublish(ctx, d.pvc); err != nil {
 		return "", err
 	}
-	both, err := bothMounts()
+	both, err := bothMounts(d.pvc)
 	if err != nil {
 		return "", err
 	}
@@ -162,37 +156,37 @@ func (d *demo) nodePublish(ctx context.Context) (string, error) {
 	return "the pod has it", nil
 }
 
-func (d *demo) data() string { return filepath.Join(targetPath, "data") }
+func (d *demo) data() string { return filepath.Join(d.pvc.target, "data") }
 
 // write is the pod's first work.
 func (d *demo) write(ctx context.Context) (string, error) {
-	const size = 64 << 20
+	const size = 16 << 20
 	began := time.Now()
 	sum, err := writeRandom(d.data(), size)
 	if err != nil {
 		return "", err
 	}
 	d.sum = sum
-	d.say("64 MiB written and flushed in %.1fs, sha256 %s", time.Since(began).Seconds(), sum)
+	d.say("16 MiB written and flushed in %.1fs, sha256 %s", time.Since(began).Seconds(), sum)
 	if err := d.checkData(); err != nil {
 		return "", err
 	}
-	d.load, err = startLoad(ctx, filepath.Join(targetPath, "log"))
+	d.load, err = startLoad(ctx, filepath.Join(d.pvc.target, "log"))
 	if err != nil {
 		return "", err
 	}
 	d.say("the pod now goes on writing blocks of 64 KiB, each flushed to the device")
-	return "64 MiB, sha256 " + sum[:16] + "…", nil
+	return "16 MiB, sha256 " + sum[:16] + "…", nil
 }
 
-// checkData reads the 64 MiB from the device and compares.
+// checkData reads the file that was written once from the device and compares.
 func (d *demo) checkData() error {
 	sum, err := readBack(d.data())
 	if err != nil {
 		return err
 	}
 	if sum != d.sum {
-		return fmt.Errorf("sha256 of the 64 MiB is %s instead of %s", sum, d.sum)
+		return fmt.Errorf("sha256 of the pod's file is %s instead of %s", sum, d.sum)
 	}
 	d.say("read back from the device with an empty page cache: the checksum is right")
 	return nil
@@ -224,7 +218,7 @@ func (d *demo) reboot(ctx context.Context) (string, error) {
 
 // kill ends the node plugin under the running pod. What it must know afterwards it finds in the kernel.
 func (d *demo) kill(ctx context.Context) (string, error) {
-	before, err := bothMounts()
+	before, err := bothMounts(d.pvc)
 	if err != nil {
 		return "", err
 	}
@@ -241,10 +235,10 @@ func (d *demo) kill(ctx context.Context) (string, error) {
 		return "", err
 	}
 	d.say("NodeStageVolume and NodePublishVolume again, as the kubelet does after a restart")
-	if err := errors.Join(d.callStage(ctx), d.callNodePublish(ctx)); err != nil {
+	if err := errors.Join(d.callStage(ctx, d.pvc), d.callNodePublish(ctx, d.pvc)); err != nil {
 		return "", err
 	}
-	after, err := bothMounts()
+	after, err := bothMounts(d.pvc)
 	if err != nil {
 		return "", err
 	}
@@ -262,7 +256,7 @@ func (d *demo) podStops(ctx context.Context) (string, error) {
 		return "", err
 	}
 	blocks, _, _ := d.load.progress()
-	got, err := readBack(filepath.Join(targetPath, "log"))
+	got, err := readBack(filepath.Join(d.pvc.target, "log"))
 	if err != nil {
 		return "", err
 	}
