@@ -63,7 +63,7 @@ func assemble(ctx context.Context, cfg config.Config, o options) (p parts, err e
 	p.controller = driver.NewController(cfg.DefaultRDS(), p.cluster.ledger, o.logger)
 	p.controller.Lead, p.controller.Topology = p.leader.ask, topology(cfg)
 	if p.cluster.client != nil {
-		p.controller.Claimed = p.cluster.client.PersistentVolumes
+		p.controller.Claimed, p.controller.Users = p.cluster.client.PersistentVolumes, p.cluster.client.Users
 	}
 	return p, nil
 }

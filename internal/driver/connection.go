@@ -80,6 +80,7 @@ func volumeContext(v appliance.Volume, p parameters) map[string]string {
 		keyFSType:       p.fsType,
 		keyClassAddress: p.nvmeAddress,
 		keyMigration:    p.migrationTimeout,
+		keySharing:      p.sharing,
 	} {
 		if value != "" {
 			context[key] = value

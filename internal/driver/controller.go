@@ -86,6 +86,8 @@ type Controller struct {
 	Refused func(volume, message string)
 	// Repaired is told what an attach has put right on the RDS. It must not wait. May be nil.
 	Repaired func(volume, message string)
+	// Users answers who uses a volume on some node: virtual machines, and pods that are none's. Nil: no Kubernetes.
+	Users func(ctx context.Context, volume string) ([]string, error)
 	// Claimed answers the canonical handles of this cluster's PersistentVolumes, once they are known. Nil: no Kubernetes.
 	Claimed func() (handles []string, known bool)
 	// Topology says which nodes reach which RDS.

@@ -214,6 +214,7 @@ func TestParametersAreStrict_B26(t *testing.T) {
 		"nvmePort":                  {"0", "65536", "4420x"},
 		"ctrlLossTimeout":           {"never", "1500ms", "0"},
 		"reconnectDelay":            {"-1", "0", "1h"},
+		"rwxBlockPolicy":            {"", "same-VM", "all"},
 		"csi.storage.k8s.io/fstype": {"ntfs", "ext4 -o x"},
 	} {
 		for _, value := range values {

@@ -20,6 +20,7 @@ type parameters struct {
 	nvmePort                        int
 	ctrlLossTimeout, reconnectDelay string // as written, checked
 	migrationTimeout                string // as written, checked
+	sharing                         string // as written, checked
 	namespace, claim                string
 }
 
@@ -53,6 +54,7 @@ func parameterTable() map[string]func(*parameters, string) error {
 			_, err := parseMigration(v)
 			return err
 		},
+		keySharing:     func(p *parameters, v string) error { p.sharing = v; return checkSharing(v) },
 		paramNamespace: func(p *parameters, v string) error { p.namespace = v; return nil },
 		paramClaim:     func(p *parameters, v string) error { p.claim = v; return nil },
 		paramVolume:    func(*parameters, string) error { return nil },

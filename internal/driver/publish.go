@@ -30,6 +30,9 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	if err := c.checkReach(id.Key(), req.GetNodeId(), id.RDS); err != nil {
 		return nil, err
 	}
+	if err := c.checkUsers(ctx, id.Key(), req); err != nil {
+		return nil, err
+	}
 	abandon, err := c.admit(id.Key(), req.GetNodeId(), attachMode(req.GetVolumeCapability()))
 	if err != nil {
 		return nil, c.refused(id.Key(), err)
