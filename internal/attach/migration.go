@@ -15,7 +15,9 @@ const (
 	MostMigrationTimeout    = time.Hour
 )
 
-// Migration is a volume that two nodes have at once, attached or admitted.
+// Migration is a volume that is attached to two nodes at once. An admission alone
+// is none: a restart forgets it, and a number must not change because of that.
+// Without Kubernetes admissions are all there is, and count.
 type Migration struct {
 	Volume   string
 	From, To string    // To has the younger VolumeAttachment
@@ -65,12 +67,12 @@ func (h held) stake() stake { return stake{h.Node, h.Created, h.UID} }
 func (v *volume) stakes() []stake {
 	var out []stake
 	for _, h := range v.held {
-		if h.Attached || v.admitted(h.Node) {
+		if h.Attached {
 			out = append(out, h.stake())
 		}
 	}
 	for _, i := range v.intents {
-		if !v.has(i.node) {
+		if len(v.held) == 0 {
 			out = append(out, stake{i.node, i.since, ""})
 		}
 	}

@@ -31,7 +31,8 @@ func (m *model) checkAdmitted(t *rapid.T) {
 
 // checkMounted: this is what it is all about. Left out is what nobody can know:
 // mounts of which neither a VolumeAttachment nor a Node object tells, or of which
-// the administrator says that the machine is off.
+// the administrator says that the machine is off. It takes force to get there: a
+// detach by force or by hand, or a Node that is deleted or tainted.
 func (m *model) checkMounted(t *rapid.T) {
 	for volume, mode := range m.volumes {
 		var writers []string
@@ -43,6 +44,9 @@ func (m *model) checkMounted(t *rapid.T) {
 			r, off := m.api[pair], m.machines[node].object != nil && m.machines[node].object.OutOfService
 			if (r == nil || !r.Attached) && (!m.word(node, volume) || off) {
 				m.untold[pair] = true
+				if !m.forced[pair] && !off {
+					t.Fatalf("%s is mounted, nothing tells of it, and nobody did anything by force", pair)
+				}
 			}
 			if !m.untold[pair] {
 				writers = append(writers, node)
@@ -106,8 +110,8 @@ func (m *model) checkNumbers(t *rapid.T) {
 	}
 }
 
-// checkMigrations: those of which VolumeAttachments tell are known, whatever else
-// was admitted; and a change is told.
+// checkMigrations: those of which VolumeAttachments tell are known, and no others;
+// and a change is told.
 func (m *model) checkMigrations(t *rapid.T) {
 	got := m.ledger.Migrations()
 	changed := !slices.Equal(got, m.moving)
@@ -135,7 +139,7 @@ func (m *model) checkMigrations(t *rapid.T) {
 		if moves && have != want {
 			t.Fatalf("%s migrates as %v, want %v", volume, have, want)
 		}
-		if has && !moves && len(look(m.ledger.volumes, volume).intents) == 0 {
+		if has && !moves {
 			t.Fatalf("%s does not migrate: %v", volume, have)
 		}
 	}
@@ -193,6 +197,7 @@ func (m *model) Settle(t *rapid.T) {
 	m.Flush(t)
 	m.FlushNodes(t)
 	m.retryAll(t)
+	m.allRead(t)
 	for volume := range m.volumes {
 		wanted, admitted, free := 0, 0, !m.narrowed[volume] && !m.engaged(volume, "")
 		for _, r := range m.sorted() {
@@ -207,6 +212,20 @@ func (m *model) Settle(t *rapid.T) {
 		}
 		if want := min(wanted, m.mode(volume).limit()); free && admitted != want {
 			t.Fatalf("%s is wanted by %d nodes and admitted to %d, want %d", volume, wanted, admitted, want)
+		}
+	}
+}
+
+// allRead: everybody who wants to read a volume for readers may, as soon as no kubelet
+// speaks of it where no VolumeAttachment is.
+func (m *model) allRead(t *rapid.T) {
+	for _, r := range m.sorted() {
+		free := m.mode(r.Volume) == Readers && !r.Deleting
+		for _, other := range m.nodes {
+			free = free && (m.api[r.Volume+"@"+other] != nil || !slices.Contains(m.spoken[other].InUse, r.Volume))
+		}
+		if err := m.ledger.decide(r.Volume, r.Node, Readers, m.now); free && err != nil {
+			t.Fatalf("%s wants to read: %v", r.pair(), err)
 		}
 	}
 }
@@ -258,6 +277,9 @@ func (m *model) compare(t *rapid.T, old *Ledger) {
 		if !slices.EqualFunc(was, is, sameUse) || err != nil || err2 != nil {
 			t.Fatalf("%s is in use on %v before the restart, on %v after it (%v, %v)", volume, was, is, err, err2)
 		}
+	}
+	if was, is := old.Migrations(), m.ledger.Migrations(); !slices.Equal(was, is) {
+		t.Fatalf("%v migrate before the restart, %v after it", was, is)
 	}
 	was, _ := old.Volumes()
 	is, _ := m.ledger.Volumes()

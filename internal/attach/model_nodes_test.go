@@ -13,6 +13,7 @@ import (
 type machine struct {
 	off     bool
 	mounted map[string]bool
+	hidden  map[string]bool // mounted, and kubelet does not name it any more
 	wishes  map[string]bool // volumes of pods that wait
 	object  *Node           // nil: deleted
 	// quiet kubelets have registered and not written their volumes yet.
@@ -35,16 +36,17 @@ type kubelets struct {
 	fresh    map[string]bool // nodes made while this process listened, with nothing said yet
 	tried    map[string]bool // pairs that were admitted since their word was heard to go, with nothing else unseen
 	untold   map[string]bool // pairs mounted where nothing tells of it any more
+	forced   map[string]bool // pairs that were detached by force or by hand, or whose Node was deleted
 	wished   map[string]bool // pairs whose word this process saw come, and which were not tried then
 }
 
 func newKubelets(nodes []string) kubelets {
 	k := kubelets{
 		machines: map[string]*machine{}, spoken: map[string]Node{}, fresh: map[string]bool{},
-		tried: map[string]bool{}, untold: map[string]bool{}, wished: map[string]bool{},
+		tried: map[string]bool{}, untold: map[string]bool{}, wished: map[string]bool{}, forced: map[string]bool{},
 	}
 	for _, name := range nodes {
-		k.machines[name] = &machine{mounted: map[string]bool{}, wishes: map[string]bool{}}
+		k.machines[name] = &machine{mounted: map[string]bool{}, hidden: map[string]bool{}, wishes: map[string]bool{}}
 		k.register(name)
 	}
 	return k
@@ -72,6 +74,7 @@ func (k *kubelets) say(name string) {
 		return
 	}
 	all := maps.Clone(m.mounted)
+	maps.DeleteFunc(all, func(volume string, _ bool) bool { return m.hidden[volume] })
 	maps.Copy(all, m.wishes)
 	m.object.InUse, m.quiet = slices.Sorted(maps.Keys(all)), false
 	k.post(name)
@@ -119,7 +122,7 @@ func (m *model) Run(t *rapid.T) {
 	}
 	m.publish(t, r, "attached")
 	if r.Attached && !r.Deleting {
-		k.mounted[volume] = true
+		m.mount(r)
 	}
 }
 
@@ -131,18 +134,72 @@ func (m *model) Mount(t *rapid.T) {
 		return r.Attached && !r.Deleting && m.word(r.Node, r.Volume) && !m.machines[r.Node].off
 	})
 	if r != nil {
-		m.machines[r.Node].mounted[r.Volume] = true
+		m.mount(r)
 	}
+}
+
+func (m *model) mount(r *record) {
+	k := m.machines[r.Node]
+	k.mounted[r.Volume] = true
+	delete(k.hidden, r.Volume)
+}
+
+// KubeletRestart: kubelet finds its mounts, and those that are not attached to the
+// node any more it names no more, mounted or not. It is the one silence that lies,
+// and needs a detach by force, or by hand, before it (see checkMounted).
+func (m *model) KubeletRestart(t *rapid.T) {
+	name, _ := m.draw(t)
+	k := m.machines[name]
+	for volume := range k.mounted {
+		r := m.api[volume+"@"+name]
+		k.hidden[volume] = r == nil || !r.Attached || r.Deleting
+	}
+	m.say(name)
 }
 
 // PodGone: kubelet unmounts, and then says so.
 func (m *model) PodGone(t *rapid.T) {
 	node, volume := m.draw(t)
+	m.gone(node, volume)
+	m.say(node)
+}
+
+func (m *model) gone(node, volume string) {
 	k := m.machines[node]
 	delete(k.mounted, volume)
+	delete(k.hidden, volume)
 	delete(k.wishes, volume)
 	delete(m.untold, volume+"@"+node)
-	m.say(node)
+	delete(m.forced, volume+"@"+node)
+}
+
+// ScaleDown leaves a volume to the pod of one node. That one gets it, whatever was
+// between it and the others: the way out that a refusal names is one.
+func (m *model) ScaleDown(t *rapid.T) {
+	stays, volume := m.draw(t)
+	own := m.api[volume+"@"+stays]
+	if !m.synced || own == nil || own.Deleting {
+		return
+	}
+	for _, name := range m.nodes {
+		if name == stays {
+			continue
+		}
+		m.gone(name, volume)
+		m.say(name)
+		if r := m.api[volume+"@"+name]; r != nil {
+			m.detach(r)
+		}
+		if m.word(name, volume) && !m.machines[name].object.OutOfService {
+			return // its machine is off
+		}
+	}
+	m.Flush(t)
+	m.FlushNodes(t)
+	m.retryAll(t)
+	if err := m.ledger.decide(volume, stays, m.volumes[volume], m.now); err != nil {
+		t.Fatalf("%s is left to %s: %v", volume, stays, err)
+	}
 }
 
 // Node: the machine goes off, boots, registers or writes its first status; or
@@ -152,23 +209,24 @@ func (m *model) Node(t *rapid.T) {
 	k := m.machines[name]
 	switch what := rapid.SampledFrom([]string{"off", "boot", "delete", "status"}).Draw(t, "what"); {
 	case what == "off" && !k.off:
-		k.off, k.mounted, k.wishes = true, map[string]bool{}, map[string]bool{}
-		maps.DeleteFunc(m.untold, func(pair string, _ bool) bool { return m.at(pair, name) })
+		for volume := range m.volumes {
+			m.gone(name, volume)
+		}
+		k.off = true
 	case what == "boot" && k.off:
 		k.off = false
 		m.say(name)
 	case what == "delete" && k.object != nil:
 		m.words = append(m.words, word{node: *k.object, gone: true})
 		k.object = nil
+		for volume := range m.volumes {
+			m.forced[volume+"@"+name] = true
+		}
 	case what == "status" && k.object == nil:
 		m.register(name)
 	case what == "status":
 		m.say(name)
 	}
-}
-
-func (m *model) at(pair, node string) bool {
-	return slices.ContainsFunc(slices.Collect(maps.Keys(m.volumes)), func(v string) bool { return pair == v+"@"+node })
 }
 
 // Admin taints a machine that is off for certain, and takes taints away at any time.

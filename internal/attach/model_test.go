@@ -279,6 +279,7 @@ func (m *model) Detach(t *rapid.T) {
 func (m *model) Force(t *rapid.T) {
 	r := m.pick(t, func(r *record) bool { return r.touched })
 	if r != nil {
+		m.forced[r.pair()] = true
 		m.blind(t, func() { m.detach(r) })
 	}
 }
@@ -308,6 +309,7 @@ func (m *model) detach(r *record) {
 // ByHand removes a finalizer without any detach, from what was not made just now.
 func (m *model) ByHand(t *rapid.T) {
 	if r := m.pick(t, func(*record) bool { return true }); r != nil {
+		m.forced[r.pair()] = true
 		m.blind(t, func() { m.erase(r) })
 	}
 }
@@ -434,6 +436,7 @@ func TestModel(t *testing.T) {
 			"relist": m.Relist, "sync": m.Sync, "restart": m.Restart, "hand over": m.HandOver, "settle": m.Settle,
 			"late unpublish": m.LateUnpublish, "force": m.Force, "narrow": m.Narrow, "wait": m.Wait,
 			"run": m.Run, "run another": m.Run, "pod": m.Pod, "mount": m.Mount, "mount more": m.Mount, "pod gone": m.PodGone, "node": m.Node, "admin": m.Admin,
+			"kubelet restart": m.KubeletRestart, "scale down": m.ScaleDown,
 			"deliver words": m.DeliverWords, "relist nodes": m.RelistNodes,
 		})
 	})
