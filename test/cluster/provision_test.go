@@ -118,16 +118,21 @@ func (i *installation) awaitEvent(kind, name, level, reason string, words ...str
 	})
 }
 
-// files are the volumes' files on the simulated RDS.
+// files are what lies in the pool directories of the simulated RDS.
 func (i *installation) files(t *testing.T) []string {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(i.in("rds"), "*", "*", "k8s", "*"))
+	return i.filesOn(t, "rds")
+}
+
+func (i *installation) filesOn(t *testing.T, rds string) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(i.in(rds), "*", "*", "k8s", "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var names []string
 	for _, f := range found {
-		names = append(names, strings.TrimPrefix(f, i.in("rds")))
+		names = append(names, strings.TrimPrefix(f, i.in(rds)))
 	}
 	return names
 }

@@ -85,6 +85,8 @@ func unneeded() map[string]string {
 		"resizer patch /events":     repeated,
 		"controller patch /events":  repeated,
 		"snapshotter patch /events": repeated,
+
+		"provisioner update storage.k8s.io/csistoragecapacities": "when there is more or less room than a minute ago",
 	}
 }
 

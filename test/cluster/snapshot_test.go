@@ -6,8 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -43,7 +46,7 @@ func TestSnapshot(t *testing.T) {
 }
 
 // On a pool that has to copy, a snapshot waits until its volume is detached, says on which node it is, and is ready when
-// the copy is whole; so is a restored volume.
+// the copy is whole; so is a restored volume. A controller that dies in the middle neither loses nor doubles a copy.
 func TestSnapshotByCopy(t *testing.T) {
 	class := ""
 	i := newInstallation(t, func(i *installation, v values) {
@@ -68,8 +71,18 @@ func TestSnapshotByCopy(t *testing.T) {
 		return err
 	})
 	i.detach(held)
+	<-soon(3 * time.Second)
+	i.restart()
 	i.awaitSnapshot(snapshot)
-	i.sized(i.bound(i.makeClaim(i.class+"-restored", of, from("VolumeSnapshot", snapshot)).Name), "64Mi")
+	restored := i.makeClaim(i.class+"-restored", of, from("VolumeSnapshot", snapshot)).Name
+	<-soon(3 * time.Second)
+	i.restart()
+	i.sized(i.bound(restored), "64Mi")
+	left := i.filesOn(t, "slow") // beside the images lie small files that say how far a copy is
+	images := slices.DeleteFunc(slices.Clone(left), func(name string) bool { return filepath.Ext(name) != ".img" })
+	if len(images) != 3 {
+		t.Errorf("on the RDS are not the volume, its snapshot and the restored one: %v", left)
+	}
 }
 
 // A clone is a volume of its own: its source can go first.

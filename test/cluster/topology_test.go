@@ -48,7 +48,8 @@ func TestTopology(t *testing.T) {
 	here, there := i.podWithClaim("here", a), i.podWithClaim("there", b)
 	i.onRDS(here, "small")
 	i.onRDS(there, "large")
-	i.awaitAttached(i.awaitAttachmentOf(here, a), i.awaitAttachmentOf(there, b))
+	held := i.awaitAttachmentOf(there, b)
+	i.awaitAttached(i.awaitAttachmentOf(here, a), held)
 
 	big := i.podWithClaim("big", "", larger("2Gi")) // the small one has less in all
 	i.onRDS(big, "large")
@@ -56,7 +57,9 @@ func TestTopology(t *testing.T) {
 
 	i.makePod("astray", here.Spec.ClaimRef.Name, func(p *corev1.PodSpec) { p.NodeSelector = map[string]string{corev1.LabelHostname: b} })
 	i.awaitUnschedulable("astray", "node affinity")
-	i.awaitRefused(i.attach(there, a), a) // whoever asks all the same
+	i.killPod("there")
+	i.awaitGone(held)
+	i.awaitRefused(i.attach(there, a), a, "does not reach rds large") // whoever asks all the same
 
 	i.must(i.simulators["small"].Pause())
 	i.onRDS(i.podWithClaim("meanwhile", b), "large")

@@ -245,7 +245,7 @@ func TestEachPartMayDoItsWork(t *testing.T) {
 		},
 		"rds-csi-snapshotter": {
 			"volumesnapshotclasses":         {"get", "list", "watch"},
-			"volumesnapshotcontents":        {"get", "list", "watch", "update", "patch"},
+			"volumesnapshotcontents":        {"get", "list", "watch", "patch"},
 			"volumesnapshotcontents/status": {"update", "patch"},
 			"events":                        {"create", "patch"},
 		},
