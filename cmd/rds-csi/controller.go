@@ -62,6 +62,7 @@ func assemble(ctx context.Context, cfg config.Config, o options) (p parts, err e
 	}
 	p.controller = driver.NewController(cfg.DefaultRDS(), p.cluster.ledger, o.logger)
 	p.controller.Lead, p.controller.Topology = p.leader.ask, topology(cfg)
+	p.controller.MaxVolumes = cfg.Node.MaxVolumes
 	if p.cluster.client != nil {
 		p.controller.Claimed, p.controller.Users = p.cluster.client.PersistentVolumes, p.cluster.client.Users
 	}

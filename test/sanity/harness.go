@@ -40,6 +40,9 @@ type Driver struct {
 	Ledger     *attach.Ledger
 	Dir        string // where volumes are mounted; it exists
 	VolumeSize int64
+	AccessType string // "block", or a file system
+	// AttachLimit says that the node tells how many volumes it can hold, and the controller heeds the same number.
+	AttachLimit bool
 	// Cannot are specs of what this RDS cannot do, whatever the driver does.
 	Cannot []string
 }
@@ -64,6 +67,11 @@ func Run(t *testing.T, d Driver) {
 	config.TargetPath, config.StagingPath = filepath.Join(d.Dir, "target"), filepath.Join(d.Dir, "staging")
 	config.TestVolumeSize = d.VolumeSize
 	config.TestVolumeExpandSize = 2 * d.VolumeSize
+	config.TestVolumeAccessType = d.AccessType
+	config.TestNodeVolumeAttachLimit = d.AttachLimit
+	if !d.AttachLimit {
+		d.Cannot = append(d.Cannot, "Controller Service [Controller Server] ControllerPublishVolume should fail when publishing more volumes than the node max attach limit")
+	}
 
 	tests := suite.GinkgoTest(&config)
 	defer tests.Finalize()

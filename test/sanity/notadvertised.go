@@ -23,8 +23,6 @@ func groups() []string {
 
 func others() []string {
 	return []string{
-		// The controller's health services of CSI 1.13 are not built yet.
-
 		// MODIFY_VOLUME: a volume has no mutable parameters.
 		"skipped: Controller Service [Controller Server] CreateVolume should create volume with a volume attribute class",
 		"skipped: Controller Service [Controller Server] CreateVolume should not create volume with an invalid volume attribute class",
@@ -37,9 +35,6 @@ func others() []string {
 
 		// Switched off by the suite itself, for every driver. TestPagesNeitherRepeatNorHide of internal/driver proves the same.
 		"pending: Controller Service [Controller Server] ListVolumes pagination should detect volumes added between pages and accept tokens when the last volume from a page is deleted",
-
-		// NodeGetInfo tells no limit of volumes: none is known.
-		"skipped: Controller Service [Controller Server] ControllerPublishVolume should fail when publishing more volumes than the node max attach limit",
 
 		// PUBLISH_READONLY: a volume is published read-only to the pod, not to the node.
 		"skipped: Controller Service [Controller Server] ControllerPublishVolume should fail when the volume is already published but is incompatible",

@@ -23,11 +23,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m, sanity.GinkgoLeaves()) }
 const (
 	nodeID  = "node-a"
 	cluster = "sanity"
+	// maxVolumes is more than any other spec attaches at once.
+	maxVolumes = 4
 )
 
 // kind is one kind of RDS.
 type kind struct {
 	name, pool string
+	access     string // "block" for raw block volumes
 	quirks     map[string]string
 	cannot     []string // specs of what such a device cannot do
 }
@@ -36,7 +39,7 @@ type kind struct {
 // is not the one it has by itself. The kind of pool is the one for which the switch matters. Switches of what no call of CSI
 // asks for, sensors, traffic and reboots, are left to the tests of those.
 func kinds(t *testing.T) []kind {
-	all := []kind{{name: "btrfs", pool: "btrfs"}, {name: "xfs", pool: "xfs"}}
+	all := []kind{{name: "btrfs", pool: "btrfs"}, {name: "xfs", pool: "xfs"}, {name: "raw block", pool: "btrfs", access: "block"}}
 	for _, q := range sim.Quirks() {
 		values := q.Values
 		if given, ok := numbers()[q.Name]; ok {
@@ -117,6 +120,7 @@ func against(t *testing.T, k kind) {
 	server := simtest.Start(t, sim.Options{Quirks: k.quirks, Pools: []sim.Pool{{Slot: "storage-pool", Filesystem: k.pool, SizeBytes: 1 << 40}}})
 	ledger := attach.NewLedger(attach.Options{})
 	controller := driver.NewController(sanity.RDS, ledger, slog.New(slog.DiscardHandler))
+	controller.MaxVolumes = maxVolumes
 	controller.Use(driver.Fleet{ClusterID: cluster, Appliances: map[string]driver.Appliance{sanity.RDS: sanity.Connect(t, server, cluster)}})
 
 	kernel := drivertest.NewKernel(exported(server.Device))
@@ -125,10 +129,10 @@ func against(t *testing.T, k kind) {
 		t.Fatal(err)
 	}
 	node := driver.NewNode(driver.NodeConfig{
-		NodeID: nodeID, Initiator: kernel, Filesystem: kernel, Mounts: kernel.Mounts, Logger: slog.New(slog.DiscardHandler),
+		NodeID: nodeID, MaxVolumes: maxVolumes, Initiator: kernel, Filesystem: kernel, Mounts: kernel.Mounts, Logger: slog.New(slog.DiscardHandler),
 	})
 	sanity.Run(t, sanity.Driver{
-		Controller: controller, Node: node, NodeID: nodeID, Ledger: ledger, Dir: dir, VolumeSize: 1 << 30, Cannot: k.cannot,
+		Controller: controller, Node: node, NodeID: nodeID, Ledger: ledger, Dir: dir, VolumeSize: 1 << 30, Cannot: k.cannot, AttachLimit: true, AccessType: k.access,
 	})
 	if left := kernel.Connected(); len(left) != 0 {
 		t.Errorf("still connected: %v", left)
