@@ -28,7 +28,7 @@ func NewMigrations(reg *Registry, active func() (n int, known bool)) (*Migration
 		}),
 	}
 	startAtZero(m.total, "completed", "cancelled", "expired")
-	return m, reg.ledBy(name, m.total, m.duration, newGauges(name, "Volumes that two nodes have.", nil,
+	return m, reg.ledBy(name, m.total, m.duration, newGauges(name, "Volumes that are attached to two nodes.", nil,
 		func(show func(float64, ...string)) {
 			if n, known := active(); known {
 				show(float64(n))

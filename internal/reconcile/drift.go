@@ -21,7 +21,7 @@ type Ledger interface {
 	KnownNodes() []attach.Node
 	// Words are what kubelets have in use, and what that proves.
 	Words() []attach.Word
-	// Migrations are the volumes that two nodes have.
+	// Migrations are the volumes that are attached to two nodes.
 	Migrations() []attach.Migration
 }
 

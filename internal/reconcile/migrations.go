@@ -14,7 +14,7 @@ import (
 
 // MigrationLedger is what migrations are known by.
 type MigrationLedger interface {
-	// Migrations are the volumes that two nodes have.
+	// Migrations are the volumes that are attached to two nodes.
 	Migrations() []attach.Migration
 	// Changed is readable after the set of migrations may have changed.
 	Changed() <-chan struct{}
@@ -89,7 +89,7 @@ func NewMigrations(cfg MigrationsConfig) *Migrations {
 	return m
 }
 
-// Active is the number of volumes that two nodes have; it reads memory only.
+// Active is the number of volumes that are attached to two nodes; it reads memory only.
 func (m *Migrations) Active() (n int, known bool) {
 	v := m.active.Load()
 	return int(max(v, 0)), v != unknown

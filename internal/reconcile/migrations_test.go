@@ -130,6 +130,32 @@ func TestMigrationsMetAtTheStart(t *testing.T) {
 	}
 }
 
+// The number follows from the VolumeAttachments alone: an admission that only this process knows of is none, and the next process says the same.
+func TestNumberOfMigrationsSurvivesARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := wants("a", time.Hour), wants("b", 0)
+		b.Attached = false
+		for step, n := range []int{0, 1} {
+			for _, process := range []string{"the one that admits", "the next"} {
+				m := newMove(t)
+				stop := run(t, m.Watch)
+				m.sync(a, b)
+				if process != "the next" {
+					if err := m.ledger.Publish("rds1/x", "b", attach.MultiNode, time.Now()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				synctest.Wait()
+				if got, known := m.Active(); got != n || !known {
+					t.Errorf("step %d, %s: %d migrations (known: %t), want %d", step, process, got, known, n)
+				}
+				stop()
+			}
+			b.Attached = true
+		}
+	})
+}
+
 // Many at once, each with its own deadline: the timer is for the nearest, and there is no polling between.
 func TestNearestDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
