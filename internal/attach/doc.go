@@ -10,7 +10,8 @@
 //
 // A publish of volume V to node N at a time is admitted when
 //
-//  1. VolumeAttachments and Nodes were read (else ErrUnknown),
+//  1. VolumeAttachments and Nodes were read, and the watch of Nodes gave something
+//     within the last three minutes (else ErrUnknown),
 //  2. a VolumeAttachment of V and N is visible that is not being deleted and
 //     was not unpublished since (else ErrNotSeen: the attacher asks again),
 //  3. fewer than V's limit of other nodes are ahead of N or have V mounted, and
@@ -33,7 +34,8 @@
 // Another node has V mounted when its kubelet says so, more or less: see below.
 //
 // When N's own VolumeAttachment says attached already, only other attached nodes
-// are in its way: to repeat what was done changes nothing.
+// are in its way, and it is no matter how old the words of kubelets are: to repeat
+// what was done changes nothing.
 //
 // There is no grace period: nothing becomes allowed because time went by (B3
 // of the driver before this one was exactly that). A VolumeAttachment in the
@@ -49,9 +51,10 @@
 // names a volume in its status.volumesInUse and waits until that is written before
 // it mounts the volume, and takes it out only after it has unmounted it
 // (kubernetes: pkg/kubelet/volumemanager [S]). So whatever is mounted is named, as
-// long as the Node object is there. The taint node.kubernetes.io/out-of-service is
-// the administrator's word that the machine is off, which Kubernetes takes for
-// good as well, and so is the deletion of the Node object.
+// long as the Node object is there and that kubelet is not restarted; for that see
+// below. The taint node.kubernetes.io/out-of-service is the administrator's word
+// that the machine is off, which Kubernetes takes for good as well, and so is the
+// deletion of the Node object.
 //
 // But kubelet names a volume as soon as a pod waits for it, before anything is
 // attached. Were every such wish in the way of others, two pods on two nodes that
@@ -73,13 +76,52 @@
 // A restart forgets which words were wishes and takes all for mounts. So a restart
 // may refuse what its predecessor would have admitted, and never the other way
 // round: like VolumeAttachments, words are read from their authority, and a wish is
-// the only thing remembered of them, which only ever lets somebody in.
+// the only thing remembered of them, which only ever lets somebody in. Whether a
+// word that counts is proven (attached or admitted there) or only from a first list
+// decides nothing; a refusal says which of the two it is (Why), since the ways out
+// differ.
+//
+// So two pods that wait for one volume for a single node, on two nodes, may keep
+// each other out after a restart, until one is scaled down. The one whose
+// VolumeAttachment is older cannot be let in because the other has an unattached one
+// too: its kubelet may have the volume mounted by one before that, which went by
+// force, and the other pod came to that node since. Its predecessor knew that from
+// having seen it; the Nodes do not tell.
 //
 // Two watches have no order between them. A word that was written before a
-// VolumeAttachment went may be seen after that. A forced detach comes minutes
-// after anything a kubelet wrote, an ordinary one only when the API server has the
-// word no more. What remains is a finalizer removed by hand within the moment by
+// VolumeAttachment went may be seen after that. A forced detach comes six minutes
+// after the pod went for which kubelet mounted, an ordinary one only when the API
+// server has the word no more. A watch of Nodes that gave a list, an event or a bookmark within
+// three minutes has brought what is older; one that did not admits nobody. (One that
+// was dead for longer and comes back brings what it missed at once, in order.) For
+// the same reason it is remembered that a node had a volume until the Nodes were
+// heard of for three minutes after its VolumeAttachment went: a word that was under
+// way is no wish. What remains is a finalizer removed by hand within the moment by
 // which our watch of the Nodes lags: see below for who answers for that.
+//
+// # What silence does not prove
+//
+// A kubelet that is restarted finds its mounts on its disk. Those that are not in its
+// Node's status.volumesAttached it takes for volumes that need no attaching, and it
+// names them no more, mounted or not, unless one of its pods wants them
+// (kubernetes v1.36: pkg/kubelet/volumemanager/reconciler/reconstruct.go [S]). The
+// attach/detach controller takes a volume from volumesAttached before it detaches. So
+// a kubelet that is restarted after a forced detach, and before it has ended the old
+// pod and unmounted, is silent of a volume that is written to, and the next node is
+// let in. Only a forced detach, or a finalizer removed by hand, leads there: while the
+// VolumeAttachment is attached it is in the way itself.
+//
+// Silence ends a word all the same. Nothing in the Node tells that kubelet was
+// restarted (its boot ID tells of the machine), and almost every silence after a
+// partition is true: kubelet came back and unmounted. To hold all of those against
+// the node until it reboots would keep out everybody who waits after each partition
+// that ended well, with no way out but to taint or delete the Node of a machine that
+// runs well, and a restart of this process would forget it anyhow.
+//
+// So the promise that a forced detach lets nobody in needs kube-controller-manager's
+// --disable-force-detach-on-timeout=true, which leaves the VolumeAttachment until
+// kubelet has unmounted or the administrator says that the machine is off. Without it
+// the promise holds but for kubelets that are restarted in between.
 //
 // # Readers
 //
@@ -93,13 +135,18 @@
 // of the VolumeAttachments like the rest, so a restart changes nothing.
 //
 // A kubelet's word without a VolumeAttachment does not say what it mounted the
-// volume for. It is in the way of readers too.
+// volume for. It is in the way of readers too. Beside a VolumeAttachment, which says
+// that its node reads, it is not, proven or not; so readers that wait on several
+// nodes never refuse each other. (Who has a node detached by force that writes, then
+// makes a PersistentVolume for readers of the same volume and attaches it to that
+// very node, has lied to the ledger.)
 //
 // # Migrations
 //
-// A MultiNode volume that two nodes have, attached or admitted, migrates, to the
-// one with the younger VolumeAttachment, since that was made. Its time is by the
-// PersistentVolume (five minutes otherwise). When it is over, the one that is not
+// A MultiNode volume that is attached to two nodes migrates, to the one with the
+// younger VolumeAttachment, since that was made: an admission alone is no migration,
+// for a restart forgets it. Its time is by the PersistentVolume (five minutes
+// otherwise), and runs before the second is attached. When it is over, the one that is not
 // attached is refused, until its VolumeAttachment is gone and another is made; for
 // both that are attached nothing changes, but it shows (Migrations). That is the
 // one rule in which time counts, and it only ever refuses. It looks at

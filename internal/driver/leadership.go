@@ -9,8 +9,9 @@ import (
 	"github.com/rds-csi/rds-csi/internal/attach"
 )
 
-// One controller of several decides. That is for order, not for safety: each decision of the ledger follows from the
-// VolumeAttachments alone (package attach), so two that decide at once would decide alike.
+// One controller of several decides. That is for order, not for safety: no two processes admit rivals, because what keeps a
+// node out follows from VolumeAttachments and Nodes, which both read (package attach). They need not decide alike: who has
+// watched for longer knows of more words that they are only wishes, and may admit what the other refuses.
 
 // Standby is what a controller answers that does not lead; leader may be empty when nobody is known to.
 func Standby(leader string) error {

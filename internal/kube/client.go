@@ -1,23 +1,25 @@
 // Package kube is the driver's only door to the Kubernetes API.
 //
-// It feeds the attachment ledger from two watches: VolumeAttachments say which
+// It feeds the attachment ledger from three watches: VolumeAttachments say which
 // volume is wanted on which node, PersistentVolumes say which volume handle is
-// behind a name. It keeps of them what the ledger needs and nothing else: no
-// second cache, no managedFields.
+// behind a name and on how many nodes it may be, Nodes say what kubelets have in
+// use. It keeps of them what the ledger needs and nothing else: no second cache, no
+// managedFields.
 //
 // The ledger's argument (package attach) rests on two promises that are kept
 // here, so the watches are client-go reflectors writing straight into the feed,
 // without an informer's queue in between:
 //
-//   - Order. What the API server wrote first is applied first, also across
-//     objects. A reflector calls its store in exactly that order.
+//   - Order. Of what one watch brings, what the API server wrote first is applied
+//     first, also across objects. A reflector calls its store in exactly that order.
 //   - No travel back in time. A reflector's first list asks for "any" version
 //     (resourceVersion 0), which a lagging API server may answer from the past
 //     (kubernetes/kubernetes#59848). Here it asks for the newest, a consistent
 //     read; later lists are never older than what was seen.
 //
-// Nothing here waits for the API server before the process may serve: until
-// both lists have come, the ledger is unknown, and it admits nothing.
+// Nothing here waits for the API server before the process may serve: until all
+// lists have come, the ledger is unknown, and it admits nothing; nor does it while
+// the watch of Nodes is silent for minutes.
 //
 // Events tell users on their claims what they must know or do (Recorder). Of
 // several controllers one leads (Client.Lead); a new leader reads everything anew,

@@ -7,8 +7,8 @@ import (
 
 // reading lets a new leader begin where a restarted process does.
 //
-// Package attach argues that a restart changes no answer, and part of that is that
-// the first list is a consistent read. A standby's ledger is fed by watches, and a
+// Package attach argues that a restart admits nobody whom the process before it
+// refused, and part of that is that the first list is a consistent read. A standby's ledger is fed by watches, and a
 // watch may lag: it could still hold a VolumeAttachment that its predecessor saw
 // go, and not the one that came since for another node. So who takes over drops
 // its watches and lists anew, as a restarted process would, and does not lead
