@@ -233,8 +233,13 @@ func (i *installation) runPod(suffix, node, claim string) {
 
 func (i *installation) makePod(suffix, claim string, place func(*corev1.PodSpec)) {
 	i.t.Helper()
+	i.makePodOf(nil, suffix, claim, place)
+}
+
+func (i *installation) makePodOf(owners []metav1.OwnerReference, suffix, claim string, place func(*corev1.PodSpec)) {
+	i.t.Helper()
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: i.class + "-" + suffix},
+		ObjectMeta: metav1.ObjectMeta{Name: i.class + "-" + suffix, OwnerReferences: owners},
 		Spec: corev1.PodSpec{
 			Containers: []corev1.Container{{Name: "app", Image: "none"}},
 			Volumes: []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{

@@ -224,6 +224,7 @@ func TestEachPartMayDoItsWork(t *testing.T) {
 			"volumeattachments": {"get", "list", "watch"},
 			"persistentvolumes": {"get", "list", "watch"},
 			"nodes":             {"get", "list", "watch"},
+			"pods":              {"list"},
 			"events":            {"create", "patch"},
 		},
 		"rds-csi-provisioner": {
