@@ -12,17 +12,17 @@ import (
 type Why int
 
 const (
-	// Attached: a VolumeAttachment says so.
+	// Attached is what a VolumeAttachment says.
 	Attached Why = iota
-	// Asked: a VolumeAttachment asks for it, or the node was admitted.
+	// Asked is what a VolumeAttachment says that waits, or what an admission says.
 	Asked
-	// Mounted: no VolumeAttachment, but kubelet has the volume in use, and it was
+	// Mounted is a kubelet's word without a VolumeAttachment, of a volume that was
 	// attached or admitted there.
 	Mounted
-	// MayBeMounted: no VolumeAttachment, and kubelet had the volume in use before this
-	// process began to listen. It has it mounted, or a pod waits for it.
+	// MayBeMounted is such a word that was there before this
+	// process began to listen: kubelet has the volume mounted, or a pod waits for it.
 	MayBeMounted
-	// Awaited: no VolumeAttachment, and kubelet says that it is in use, but nothing was
+	// Awaited is such a word that this process saw come, where nothing was
 	// attached there since: a pod waits.
 	Awaited
 )
