@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path"
 	"path/filepath"
 	"time"
 
@@ -259,7 +260,10 @@ func (n *Node) connectAndMount(ctx context.Context, v volume, conn connection, p
 		}
 	}
 	if ns.SizeBytes < conn.sizeBytes {
-		return refuse(codes.FailedPrecondition, "device %d:%d has %d bytes, the volume has %d: it is not staged", ns.Major, ns.Minor, ns.SizeBytes, conn.sizeBytes)
+		// A target may fix the size of a namespace when it is enabled, as Linux does before 5.8: then a new connection shows the old one too.
+		return refuse(codes.FailedPrecondition, "device %d:%d has %d bytes, the volume has %d: it is not staged. If it was grown, the RDS gives new connections "+
+			"the old size too: while no node uses the volume, export it anew there (/disk set %s nvme-tcp-export=no, and then =yes)",
+			ns.Major, ns.Minor, ns.SizeBytes, conn.sizeBytes, path.Base(v.handle))
 	}
 	if err := n.checkKind(v, ns, p); err != nil {
 		return err

@@ -2,6 +2,7 @@ package driver_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -139,7 +140,7 @@ func TestStageOfAGrownVolumeOverAnOldConnection(t *testing.T) {
 		large := func(r *csi.NodeStageVolumeRequest) { r.PublishContext["sizeBytes"] = "2147483648" }
 		err := s.stage(large)
 		if hidden {
-			wants(t, err, codes.FailedPrecondition, "not staged")
+			wants(t, err, codes.FailedPrecondition, "not staged", "/disk set "+strings.TrimPrefix(s.nqn, "nqn.2000-02.com.mikrotik:")+" nvme-tcp-export=no")
 			err = s.stage(large)
 		}
 		s.must(err)

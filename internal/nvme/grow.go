@@ -15,8 +15,9 @@ const growLimit = 20 * time.Second
 // asynchronous event), and need not: so the kernel is told to look again, a few times. It never reconnects, for that
 // takes the device from under whoever uses it.
 //
-// ErrOldSize: the controller is live, and the target still gives the old size. Targets that fix the size of a namespace
-// when it is enabled (Linux before 5.8 does so, and an RDS is said to run one [I]) show growth to new connections only.
+// ErrOldSize: the controller is live, and the target still gives the old size. Some targets show growth to new connections
+// only. One that fixes the size of a namespace when it is enabled (Linux before 5.8 does so, and an RDS is said to run one [I])
+// shows it to nobody until the export is made anew, unless growing does that.
 func (i *Initiator) Grown(outer context.Context, nqn string, want int64) (Namespace, error) {
 	ctx, cancel := context.WithTimeout(outer, i.growLimit)
 	defer cancel()

@@ -236,3 +236,35 @@ func TestGrowThroughTheController(t *testing.T) {
 		})
 	}
 }
+
+// A target that fixes the size of a namespace when it is enabled, as Linux does before 5.8 and so perhaps an RDS: no connection
+// sees the growth until the item is exported anew. Nothing is said to have grown before it has, what to do is said, and it helps.
+func TestGrowthThatNeedsAnotherExport(t *testing.T) {
+	s := newScene(t, btrfs(t), cowPool, map[string]string{"growth-visible": "reexport"})
+	c := s.create("grows", volumeSize, capability(oneWriter, "ext4"), nil)
+	c.up()
+	want := fill(t, c.directory, 64<<10, "a", "b")
+	before := fsBytes(t, c.directory)
+	c.expand(2 * volumeSize)
+	if err := c.nodeExpand(2 * volumeSize); !errors.Is(err, nvme.ErrOldSize) || !strings.Contains(err.Error(), "stop the pods") {
+		t.Errorf("%v", err)
+	}
+	if after := fsBytes(t, c.directory); after != before {
+		t.Errorf("from %d to %d bytes", before, after)
+	}
+	want.verify(t, c.directory)
+	c.down()
+	must(t, c.attach(nodeA))
+	if err := c.stage(); !refused(err) || !strings.Contains(err.Error(), "/disk set "+c.slot()+" nvme-tcp-export=no") {
+		t.Errorf("%v", err)
+	}
+	for _, value := range []string{"no", "yes"} {
+		s.administrator("/disk set " + c.slot() + " nvme-tcp-export=" + value)
+	}
+	c.up()
+	if after := fsBytes(t, c.directory); after < before+volumeSize*9/10 {
+		t.Errorf("staged with %d bytes, before %d", after, before)
+	}
+	want.verify(t, c.directory)
+	c.down()
+}
