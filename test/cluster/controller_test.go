@@ -82,3 +82,17 @@ func descends(record []stretch) error {
 	}
 	return nil
 }
+
+// A node that has its number of volumes gets the next one when another has left.
+func TestNodeHasItsNumber(t *testing.T) {
+	i := newInstallation(t, func(_ *installation, v values) {
+		v["config"].(map[string]any)["node"] = map[string]any{"maxVolumes": 2}
+	})
+	node, volumes := i.node("node"), i.claims(3)
+	held := i.attach(volumes[0], node)
+	i.awaitAttached(held, i.attach(volumes[1], node))
+	waiting := i.attach(volumes[2], node)
+	i.awaitRefused(waiting, node, "node.maxVolumes")
+	i.detach(held)
+	i.awaitAttached(waiting)
+}

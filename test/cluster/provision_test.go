@@ -57,11 +57,17 @@ func TestExpansion(t *testing.T) {
 	i := newInstallation(t)
 	claim := i.makeClaim(i.class).Name
 	pv := i.bound(claim)
-	_, err := plane.Admin.CoreV1().PersistentVolumeClaims(space).Patch(t.Context(), claim, types.MergePatchType,
+	i.grow(claim, pv.Name)
+}
+
+// grow doubles a claim and waits until its volume has followed.
+func (i *installation) grow(claim, volume string) {
+	i.t.Helper()
+	_, err := plane.Admin.CoreV1().PersistentVolumeClaims(space).Patch(i.t.Context(), claim, types.MergePatchType,
 		[]byte(`{"spec":{"resources":{"requests":{"storage":"128Mi"}}}}`), metav1.PatchOptions{})
 	i.must(err)
-	seen.until(t, "the PersistentVolume is larger", func() error {
-		v, err := seen.volumes.Get(pv.Name)
+	seen.until(i.t, "the PersistentVolume is larger", func() error {
+		v, err := seen.volumes.Get(volume)
 		if err == nil && v.Spec.Capacity.Storage().Value() != 128<<20 {
 			err = fmt.Errorf("it has %s", v.Spec.Capacity.Storage())
 		}
