@@ -78,6 +78,7 @@ func (c copyJob) script(cluster string) (*routeros.Builder, error) {
 	}
 	return b.Add(`/file add name=? type=file contents=?`, claim, text).
 		Add(`:local j [:execute script=?]; :local k ""`, routeros.Text(job.String())).
+		Add(`:if ([:len ("" . $j)]=0) do={/file remove [find where name=?]; ?:error ?}`, claim, c.release(0), routeros.Text(sayJob)).
 		Add(`:foreach i in=[/system/script/job print detail as-value where .id=$j] do={:set k ($i->"started")}`).
 		Add(`/file add name=? type=file contents=($j . " " . $k)`, routeros.Text(c.file(jobMark))), nil
 }
@@ -99,16 +100,16 @@ func (c copyJob) job() *routeros.Builder {
 				?/file add name=$r type=file contents=$t; /file remove $g}}}}`,
 			n, routeros.Text(c.file(done)), routeros.Text(c.from.File()), routeros.Text(c.to.File()),
 			size, routeros.Text(c.to.File()), size, size, routeros.Text("the copy did not become whole"),
-			routeros.Text(c.file(failure)), routeros.Text(errorKey), n, c.release())
+			routeros.Text(c.file(failure)), routeros.Text(errorKey), n, c.release(1))
 }
 
-// release exports the source again, unless another copy of it is claimed beside this one.
-func (c copyJob) release() routeros.Value {
+// release exports the source again, unless another copy of it is claimed beside this one, which has so many claims of its own.
+func (c copyJob) release(own int64) routeros.Value {
 	if c.volume == "" {
 		return routeros.Part("")
 	}
-	return routeros.Part(`:if ([:len [/file find where name~?]]<2) do={/disk set [find where slot=?] nvme-tcp-export=yes}; `,
-		routeros.Text(claimsOn(c.volume)), routeros.Text(c.volume))
+	return routeros.Part(`:if ([:len [/file find where name~?]]<=?) do={/disk set [find where slot=?] nvme-tcp-export=yes}; `,
+		routeros.Text(claimsOn(c.volume)), routeros.Number(own), routeros.Text(c.volume))
 }
 
 // claimsOn is the regular expression of the claims of copies that are made of a volume.

@@ -19,6 +19,7 @@ import (
 //	<directory>/T.S.job        which job on the RDS does it
 //	<directory>/T.S.done       the job's own word that its copy command ended well
 //	<directory>/T.S.failed     the job's own word that it did not, and why
+//	<directory>/T.S.lost       what a claim becomes when the source is handed out again: whatever the job does, it proves nothing
 //	<directory>/T.S.img        the copy, of a snapshot
 //	<directory>/T.img          the copy, of a volume: no disk item names it before it is proven
 //
@@ -28,6 +29,7 @@ const (
 	jobMark = "job"
 	done    = "done"
 	failure = "failed"
+	givenUp = "lost"
 	image   = "img"
 )
 
@@ -73,7 +75,7 @@ func parseMark(contents string) (m mark) {
 
 // marksOf is the regular expression of all marks of a target in dir, whatever the source.
 func marksOf(dir Path, target string) string {
-	return "^" + literal(dir.File()+"/"+target) + "[.][a-z0-9-]+[.](copying|job|done|failed)$"
+	return "^" + literal(dir.File()+"/"+target) + "[.][a-z0-9-]+[.](copying|job|done|failed|lost)$"
 }
 
 // literal is a path as a regular expression. Of the characters that a path may have only the dot means something in one.
@@ -96,7 +98,7 @@ func (s sighting) id() string { return s.dir.File() + "/" + s.target + "." + s.s
 
 // mark is what is known of the copy, from the mark that knows most.
 func (s sighting) mark() mark {
-	for _, kind := range []string{done, failure, copying} {
+	for _, kind := range []string{done, failure, copying, givenUp} {
 		if m, ok := s.marks[kind]; ok {
 			return m
 		}
@@ -222,7 +224,7 @@ func collect(seen map[string]*sighting, row record, wanted func(string) bool) {
 		s = *known
 	}
 	switch size, _ := row.number("size"); parts[2] {
-	case copying, done, failure:
+	case copying, done, failure, givenUp:
 		s.marks[parts[2]] = parseMark(row.text("contents"))
 	case jobMark:
 		s.job = strings.TrimSpace(row.text("contents"))

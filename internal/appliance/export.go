@@ -68,14 +68,15 @@ func (v Volume) Presentable() bool {
 }
 
 // reassert puts the export right. That the volume is not exported may be because it is being copied: then it waits, unless the
-// copy has died.
+// copy has died. Whether it has is a guess, since the mark that says which job does it may be lost: so the claim goes before
+// the export, and a job that still runs proves nothing any more.
 func (r *RDS) reassert(ctx context.Context, v Volume) (Volume, error) {
 	reply, err := r.run(ctx, volumeOf(v.ID.Slot), exportScript(r.settings.ClusterID, v, refuseCopied(v)))
 	if errors.Is(err, ErrCopying) {
 		if err := r.stillCopied(ctx, v.ID.Slot, err); err != nil {
 			return Volume{}, err
 		}
-		reply, err = r.run(ctx, volumeOf(v.ID.Slot), exportScript(r.settings.ClusterID, v, routeros.Part("")))
+		reply, err = r.run(ctx, volumeOf(v.ID.Slot), exportScript(r.settings.ClusterID, v, forgetClaims(v.ID.Slot)))
 	}
 	switch {
 	case errors.Is(err, ErrOutcomeUnknown):
@@ -92,13 +93,25 @@ func (r *RDS) reassert(ctx context.Context, v Volume) (Volume, error) {
 
 // refuseCopied stops a script that would export a volume of which a copy is claimed.
 func refuseCopied(v Volume) routeros.Value {
-	if v.Exported {
+	if v.Exported && v.NQN == NQNFor(v.ID.Slot) { // nothing is exported then
 		return routeros.Part("")
 	}
 	return routeros.Part(`:if ([:len [/file find where name~?]]>0) do={:error ?}; `, routeros.Text(claimsOn(v.ID.Slot)), routeros.Text(sayCopying))
 }
 
-// stillCopied returns the refusal when a job works on a copy of the volume, and nothing when there are only claims of dead ones.
+// forgetClaims takes back all claims of copies of a volume, and proves it. A job looks for its claim before it says that it is
+// done, so what a node writes from then on is in no copy that counts. What remains says that the rest is a copy that was given up.
+func forgetClaims(slot string) routeros.Value {
+	claims := routeros.Text(claimsOn(slot))
+	return routeros.Part(`:foreach i in=[/file print detail as-value where name~?] do={
+			:local n ($i->"name"); :local q ([:pick $n 0 ([:len $n]-?)] . ?);
+			:if ([:len [/file find where name=$q]]=0) do={/file add name=$q type=file contents=($i->"contents")};
+			/file remove [find where name=$n]};
+		:if ([:len [/file find where name~?]]>0) do={:error ?}; `,
+		claims, routeros.Number(int64(len(copying))), routeros.Text(givenUp), claims, routeros.Text(sayCopying))
+}
+
+// stillCopied returns the refusal when a job works on a copy of the volume, and nothing when no job is known to.
 func (r *RDS) stillCopied(ctx context.Context, slot string, refusal error) error {
 	subject := volumeOf(slot)
 	reply, err := r.read(ctx, subject, look(routeros.NewScript("copies_of"), "[.]"+slot+"[.]", "^$"))

@@ -23,6 +23,7 @@ const (
 	sayLarge     = "rds-csi-large"
 	saySource    = "rds-csi-source"
 	sayCopying   = "rds-csi-copying"
+	sayJob       = "rds-csi-job"
 )
 
 // translate makes an error of a script one of ours. What it wraps stays readable for errors.As.
@@ -100,6 +101,7 @@ func refusals() []saying {
 		{saySource, ErrNotFound, "its source, a volume, is not there"},
 		{sayFull, ErrNoSpace, "the pool has no room for a full copy; free space on it or use another"},
 		{sayCopying, ErrCopying, "it is being copied on the rds, and nobody may write to it before that is done; repeat"},
+		{sayJob, ErrAnswer, "the rds does not say that it has begun the copy, so the attempt was taken back; repeat"},
 		{saySubvolume, ErrUnsupported, "the rds cannot make a subvolume there: if the pool directory is a plain directory, remove it when it is empty (the driver makes a subvolume in its place), or configure another one"},
 		{"stop using it first", ErrInUse, inUse},
 		{"in use", ErrInUse, inUse},
