@@ -67,6 +67,7 @@ func TestFrozenLeader(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("the old leader goes on")
 	}
+	notBoth(t, first.from(mark), second.from(0))
 	first.only(t, mark, "16")
 	second.only(t, 0, "16")
 }
