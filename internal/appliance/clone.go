@@ -71,7 +71,7 @@ func cloneScript(cluster string, p plan) *routeros.Builder {
 		parent = "^" + source.Snapshot + "[.]"
 		files = "(" + files + "|/" + source.Snapshot + "[.])"
 	} else {
-		b.Add(`:local d [/disk find where slot=?]; :if ([:len $d]>0) do={?}`, routeros.Text(source.Volume), refuseForeign(cluster, source.Volume))
+		b.Add(`:local d [/disk find where slot=?]; :if ([:len $d]>0) do={?}`, routeros.Text(source.Volume), refuseSource(cluster, source.Volume))
 	}
 	b.Add(`:local s ?; :local a (? . "/" . $s); :local q ($a . ?); :local v [/disk find where slot=$s]`,
 		routeros.Text(p.slot), routeros.Text(p.dir.File()), routeros.Text("/"+imageName)).
@@ -111,7 +111,9 @@ func withinLimit(limit int64) routeros.Value {
 }
 
 // unfinished is the comment of an item that is not yet as large as asked for.
-func (p plan) unfinished() string { return p.comment + " unfinished=yes" }
+func (p plan) unfinished() string { return p.comment + unfinishedMark }
+
+const unfinishedMark = " unfinished=yes"
 
 // finish makes an unfinished item what was asked for: the size first, then all else at once. $s is its slot.
 func finish(p plan) routeros.Value {

@@ -66,7 +66,7 @@ func (c copyJob) script(cluster string) (*routeros.Builder, error) {
 	}
 	if c.volume != "" {
 		b.Add(`:local d [/disk find where slot=?]; :if ([:len $d]=0) do={:error ?}; ?`,
-			routeros.Text(c.volume), routeros.Text(sayAbsent), refuseForeign(cluster, c.volume))
+			routeros.Text(c.volume), routeros.Text(sayAbsent), refuseSource(cluster, c.volume))
 	}
 	b.Add(`?`, makeHome(c.to.Dir())).
 		Add(`/file remove [find where name~?]; /file remove [find where name=?]`,

@@ -1,6 +1,9 @@
 package appliance_test
 
 import (
+	"errors"
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/rds-csi/rds-csi/internal/appliance"
@@ -28,6 +31,39 @@ func TestNoCopyIsProvenAfterItsSourceWasExported(t *testing.T) {
 		_, err := r.Create(t.Context(), appliance.CreateRequest{Name: "pvc-2", Source: appliance.Source{Snapshot: id}})
 		if err == nil {
 			t.Errorf("%q: restored from it", mark)
+		}
+	}
+}
+
+// What the RDS itself may write to, and what has no owner, is not copied in any way.
+func TestSourcesThatAreNotCopied(t *testing.T) {
+	for _, filesystem := range []string{"btrfs", "xfs"} {
+		r := startOn(t, filesystem, map[string]string{"slot-over-32": "accept"})
+		flat := flatDisk(adoptedSlot)
+		flat.Cluster = ""
+		r.device.PutDisk(t, flat)
+		v := r.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+		r.device.console(t, `/disk set [find slot="`+v.ID.Slot+`"] mount-filesystem=yes`)
+		files := r.device.Files(t)
+		for slot, want := range map[string]error{adoptedSlot: appliance.ErrForeign, v.ID.Slot: appliance.ErrMounted} {
+			_, snapshot := r.CreateSnapshot(t.Context(), appliance.SnapshotRequest{Name: "snapshot-1", Source: slot})
+			_, clone := r.Create(t.Context(), appliance.CreateRequest{Name: "pvc-2", Source: appliance.Source{Volume: slot}})
+			if !errors.Is(snapshot, want) || !errors.Is(clone, want) {
+				t.Errorf("%s: %v, %v, want %v", filesystem, snapshot, clone, want)
+			}
+			if on, _ := r.server.Device.Disk(slot); !on.Export {
+				t.Errorf("%s: %+v", filesystem, on)
+			}
+		}
+		if now := r.device.Files(t); !slices.Equal(now, files) {
+			t.Errorf("%s: %v, were %v", filesystem, now, files)
+		}
+		// Attaching puts both right.
+		for i, slot := range []string{adoptedSlot, v.ID.Slot} {
+			if _, err := r.Export(t.Context(), slot); err != nil {
+				t.Fatal(err)
+			}
+			r.readySnapshot(t, fmt.Sprint("snapshot-", i), slot)
 		}
 	}
 }

@@ -87,6 +87,26 @@ func refuseForeign(cluster, slot string) routeros.Value {
 	return routeros.Part(`:local c ("" . [/disk get $d comment]); :if (?) do={:error ?}`, check, routeros.Text(sayForeign))
 }
 
+// refuseSource stops a script that would copy an item, before it changes anything: one that is not this cluster's, that the RDS
+// itself has mounted or may mount at any moment, so that nobody knows what it writes, or that is itself not finished. $d is the
+// item. What the device does not say is no permission.
+func refuseSource(cluster, slot string) routeros.Value {
+	return routeros.Part(`?; :if ($c~?) do={:error ?};
+		:foreach i in=[/disk print detail as-value where slot=?] do={:local h ("" . ($i->"mounted")); :local k ("" . ($i->"mount-filesystem"));
+			:if (($h="true") || ($h="yes") || (($k!="false") && ($k!="no"))) do={:error ?}}`,
+		refuseUnowned(cluster, slot), routeros.Text(unfinishedMark+"$"), routeros.Text(sayCopying), routeros.Text(slot), routeros.Text(sayMounted))
+}
+
+// refuseUnowned is refuseForeign that does not let an item without owner pass either: whose it is has to be written down before
+// anything is done that cannot be taken back.
+func refuseUnowned(cluster, slot string) routeros.Value {
+	refuse := refuseForeign(cluster, slot)
+	if !adoptableSlot(slot) {
+		return refuse
+	}
+	return routeros.Part(`?; :if ([:len $c]=0) do={:error ?}`, refuse, routeros.Text(sayUnowned))
+}
+
 // exportScript changes only what is wrong: whether a set of an unchanged value disturbs connected hosts is not known [U].
 func exportScript(cluster string, v Volume, refuse routeros.Value) *routeros.Builder {
 	slot := v.ID.Slot

@@ -71,7 +71,7 @@ func snapshotScript(cluster, id, slot string) *routeros.Builder {
 				:foreach i in=[/disk print detail as-value where mount-point=$m] do={:if (($i->"fs")="btrfs") do={
 					/disk/btrfs/subvolume add fs=($i->"fs-label") parent=$s read-only=yes
 						name=([:pick $p ($n+1) ([:len $p]-?)] . $t . "." . $s)}}}}}`,
-			routeros.Text(sayAbsent), refuseForeign(cluster, slot), routeros.Number(int64(len(slot)+len(imageName)+1)))
+			routeros.Text(sayAbsent), refuseSource(cluster, slot), routeros.Number(int64(len(slot)+len(imageName)+1)))
 	return lookAtSnapshots(printDisk(b, slot), id+"[.]")
 }
 

@@ -195,6 +195,9 @@ func TestFlatVolumesOnBtrfsAreCopied(t *testing.T) {
 	d.Cluster, d.Path = "", "/storage-pool/metal-csi/"+adoptedSlot+".img"
 	r.device.PutDisk(t, d)
 	r.device.scribble(t, d.Path, "old data")
+	if _, err := r.Export(t.Context(), adoptedSlot); err != nil { // it has an owner from then on
+		t.Fatal(err)
+	}
 	if _, err := r.CreateSnapshot(t.Context(), appliance.SnapshotRequest{Name: "snapshot-1", Source: adoptedSlot, Attached: true}); !errors.Is(err, appliance.ErrAttached) {
 		t.Errorf("%v", err)
 	}

@@ -24,6 +24,8 @@ const (
 	saySource    = "rds-csi-source"
 	sayCopying   = "rds-csi-copying"
 	sayJob       = "rds-csi-job"
+	sayMounted   = "rds-csi-mounted"
+	sayUnowned   = "rds-csi-unowned"
 )
 
 // translate makes an error of a script one of ours. What it wraps stays readable for errors.As.
@@ -101,6 +103,8 @@ func refusals() []saying {
 		{saySource, ErrNotFound, "its source, a volume, is not there"},
 		{sayFull, ErrNoSpace, "the pool has no room for a full copy; free space on it or use another"},
 		{sayCopying, ErrCopying, "it is being copied on the rds, and nobody may write to it before that is done; repeat"},
+		{sayMounted, ErrMounted, "the rds has mounted its file system, or may at any moment (mount-filesystem=yes), so a copy is of no point in time: set mount-filesystem=no for it on the rds, or attach it once, which does that; then repeat"},
+		{sayUnowned, ErrForeign, "the source has no owner yet, or another one: attach it once first, it gets its owner then; nothing was copied"},
 		{sayJob, ErrAnswer, "the rds does not say that it has begun the copy, so the attempt was taken back; repeat"},
 		{saySubvolume, ErrUnsupported, "the rds cannot make a subvolume there: if the pool directory is a plain directory, remove it when it is empty (the driver makes a subvolume in its place), or configure another one"},
 		{"stop using it first", ErrInUse, inUse},

@@ -115,8 +115,10 @@ func (f *Fake) createSnapshot(req appliance.SnapshotRequest) (appliance.Snapshot
 	switch {
 	case !found:
 		return none, f.errorf(req.Source, appliance.ErrNotFound)
-	case f.owner(d) == appliance.OwnerForeign:
+	case f.owner(d) != appliance.OwnerOurs:
 		return none, f.errorf(req.Source, appliance.ErrForeign)
+	case d.Mounted || d.MountFilesystem:
+		return none, f.errorf(req.Source, appliance.ErrMounted)
 	case !shared && req.Attached:
 		return none, f.errorf(id, appliance.ErrAttached)
 	case !shared && d.SizeBytes > f.free():
@@ -279,8 +281,10 @@ func (f *Fake) origin(req appliance.CreateRequest, slot string) (size int64, sha
 	switch {
 	case !found:
 		return 0, false, f.errorf(slot, appliance.ErrNotFound)
-	case f.owner(d) == appliance.OwnerForeign:
+	case f.owner(d) != appliance.OwnerOurs:
 		return 0, false, f.errorf(slot, appliance.ErrForeign)
+	case d.Mounted || d.MountFilesystem:
+		return 0, false, f.errorf(slot, appliance.ErrMounted)
 	}
 	_, shared = f.shared(d)
 	return d.SizeBytes, shared, nil
