@@ -24,19 +24,25 @@ func (r *RDS) createFrom(ctx context.Context, p plan) (Volume, error) {
 	if err == nil || !errors.Is(err, ErrNotFound) {
 		return v, err
 	}
-	from, err := r.origin(reply, p)
-	if err != nil {
-		return Volume{}, err
-	}
-	if limit := p.request.LimitBytes; limit > 0 && from.size > limit {
-		return Volume{}, r.errorf(p.slot, ErrOutOfRange, "its source has %d bytes, more than the limit of %d", from.size, limit)
-	}
 	s := r.copyOf(reply, p)
 	if s.unmarked() { // see there
 		if reply, err = r.clone(ctx, p); err != nil {
 			return Volume{}, err
 		}
 		s = r.copyOf(reply, p)
+	}
+	if s.phase() == proven { // its source may be gone by now
+		if limit := p.request.LimitBytes; limit > 0 && s.size > limit {
+			return Volume{}, r.errorf(p.slot, ErrOutOfRange, "the copy has %d bytes, more than the limit of %d", s.size, limit)
+		}
+		return r.adoptCopy(ctx, p, s)
+	}
+	from, err := r.origin(reply, p)
+	if err != nil {
+		return Volume{}, err
+	}
+	if limit := p.request.LimitBytes; limit > 0 && from.size > limit {
+		return Volume{}, r.errorf(p.slot, ErrOutOfRange, "its source has %d bytes, more than the limit of %d", from.size, limit)
 	}
 	return r.copied(ctx, p, from, s)
 }
@@ -61,46 +67,58 @@ func (r *RDS) existing(p plan, err error) error {
 // cloneScript makes the volume if its source is a subvolume of the file system that the volume is to lie on, and otherwise looks
 // for all that a copy needs.
 //
-// A subvolume that an earlier call has left without an item is used if it was made from the same source. Any other is somebody's
-// data.
+// A disk item of an image that is not there would be an empty volume, which the next node formats. So the item is made only
+// after the image was seen, once, in its place and as large as its source. A subvolume that an earlier call has left without an
+// item is used if it was made from the same source and lies where it belongs; any other is somebody's data.
 func cloneScript(cluster string, p plan) *routeros.Builder {
 	source := p.request.Source
 	b := routeros.NewScript("disk_clone")
-	parent, files := "^"+source.Volume+"$", "^"+literal(p.dir.File()+"/"+p.slot)+"[.]"
+	parent, files := "^"+literal(source.Volume)+"$", "^"+literal(p.dir.File()+"/"+p.slot)+"[.]"
 	if source.Snapshot != "" {
 		parent = "^" + source.Snapshot + "[.]"
 		files = "(" + files + "|/" + source.Snapshot + "[.])"
-	} else {
-		b.Add(`:local d [/disk find where slot=?]; :if ([:len $d]>0) do={?}`, routeros.Text(source.Volume), refuseSource(cluster, source.Volume))
 	}
 	b.Add(`:local s ?; :local a (? . "/" . $s); :local q ($a . ?); :local v [/disk find where slot=$s]`,
 		routeros.Text(p.slot), routeros.Text(p.dir.File()), routeros.Text("/"+imageName)).
 		Add(`:if ([:len $v]=0) do={?; :if ([/disk get $m fs]="btrfs") do={
-			:local l [/disk get $m fs-label]; :local n ""; :local u "";
+			:local l [/disk get $m fs-label]; :local n ""; :local u ""; :local o ""; :local w 0; :local x "";
 			:foreach i in=[/disk/btrfs/subvolume print detail as-value where name~?] do={
-				:if ((($i->"fs")=$l) && (($i->"dead")!=true)) do={:set n ($i->"name"); :set u ($i->"fullname")}};
-			:if ($n!="") do={?; :local z "";
-				:foreach i in=[/file print detail as-value where name=(? . "/" . $u . ?)] do={:set z [:tonum ($i->"size")]};
+				:if ((($i->"fs")=$l) && (($i->"dead")!=true)) do={
+					:set w ($w+1); :set n ($i->"name"); :set u (? . "/" . ($i->"fullname")); :set o ($i->"read-only"); :set x ($x . " /" . $u)}};
+			:if ($w>1) do={:error (? . $x)};
+			:if ($w=1) do={?; :local z "";
+				:foreach i in=[/file print detail as-value where name=($u . ?)] do={:set z [:tonum ($i->"size")]};
 				:if ([:typeof $z]!="num") do={:error ?}; ?
-				:if ([:len [/file find where name=$a]]>0) do={
-					:foreach i in=[/disk/btrfs/subvolume print detail as-value where name=$s] do={:if (($i->"parent")!=$n) do={:error ?}}
+				:if ([:len [/file find where name=$a]]>0) do={:set w 0;
+					:foreach i in=[/disk/btrfs/subvolume print detail as-value where name=$s] do={
+						:if ((($i->"fs")=$l) && (($i->"parent")=$n) && (($i->"fullname")=?)) do={:set w ($w+1)}};
+					:if ($w!=1) do={:error (? . " /" . $a)}
 				} else={?};
+				:set w 0;
+				:foreach i in=[/file print detail as-value where name=$q] do={:if ([:tonum ($i->"size")]=$z) do={:set w ($w+1)}};
+				:if ($w!=1) do={:error (? . " /" . $q)};
 				/disk/add type=file file-path=("/" . $q) file-size=$z slot=$s mount-filesystem=no comment=?;
 				:set v [/disk find where slot=$s]}}}`,
-			findPool(p.dir), routeros.Text(parent), fromVolume(source), routeros.Text(p.dir.MountPoint()), routeros.Text("/"+imageName),
-			routeros.Text(saySize), withinLimit(p.request.LimitBytes), routeros.Text(sayLeftover),
+			findPool(p.dir), routeros.Text(parent), routeros.Text(p.dir.MountPoint()), routeros.Text(saySeveral),
+			fromWhere(cluster, source), routeros.Text("/"+imageName), routeros.Text(saySize), withinLimit(p.request.LimitBytes),
+			routeros.Text(p.within.Dir().below()), routeros.Text(sayLeftover),
 			subvolumeOrSay(routeros.Part(`?/disk/btrfs/subvolume add fs=$l parent=$n name=?`, makeSubvolumes(p.dir.directories()), routeros.Text(p.within.Dir().below()))),
-			routeros.Text(p.unfinished())).
+			routeros.Text(sayImage), routeros.Text(p.unfinished())).
 		Add(`?`, finish(p))
 	return look(printDisk(printDisk(b, p.slot), source.Volume), files, parent)
 }
 
-// fromVolume refuses a volume without an item as a source: what its subvolume holds is nobody's.
-func fromVolume(source Source) routeros.Value {
+// fromWhere refuses a subvolume as a source that is not what the source is said to be: of a snapshot, one that somebody can
+// write to; of a volume, one that its item does not lie in, or that has no item and so holds what is nobody's. $u is its place.
+func fromWhere(cluster string, source Source) routeros.Value {
 	if source.Snapshot != "" {
-		return routeros.Part(`:local w 0`)
+		return routeros.Part(`:if ($o!=true) do={:error (? . " /" . $u)}`, routeros.Text(sayWritable))
 	}
-	return routeros.Part(`:if ([:len $d]=0) do={:error ?}`, routeros.Text(saySource))
+	return routeros.Part(`:local d [/disk find where slot=?]; :if ([:len $d]=0) do={:error ?}; ?;
+		:local p ("" . [/disk get $d file-path]);
+		:if (($p!=("/" . $u . ?)) && ($p!=($u . ?))) do={:error (? . " /" . $u)}`,
+		routeros.Text(source.Volume), routeros.Text(saySource), refuseSource(cluster, source.Volume),
+		routeros.Text("/"+imageName), routeros.Text("/"+imageName), routeros.Text(sayApart))
 }
 
 func withinLimit(limit int64) routeros.Value {
@@ -115,13 +133,18 @@ func (p plan) unfinished() string { return p.comment + unfinishedMark }
 
 const unfinishedMark = " unfinished=yes"
 
-// finish makes an unfinished item what was asked for: the size first, then all else at once. $s is its slot.
+// finish makes an unfinished item what was asked for: the size first, then all else at once. $s is its slot. What was made from the
+// same source is the same volume, whatever else the comment says. The comparison of sizes needs a number, as in expandScript.
 func finish(p plan) routeros.Value {
-	return routeros.Part(`:foreach i in=[/disk print detail as-value where slot=$s] do={:if (($i->"comment")=?) do={
-		:if ([:tonum ($i->"file-size")]<?) do={/disk set [find where slot=$s] file-size=?};
+	own, _, _ := strings.Cut(p.comment, "name=")
+	return routeros.Part(`:foreach i in=[/disk print detail as-value where slot=$s] do={:local c ("" . ($i->"comment"));
+		:if (([:pick $c 0 ?]=?) && ($c~?) && ($c~?)) do={
+		:local z [:tonum ($i->"file-size")]; :if (([:typeof $z]!="num") || ($z<=0)) do={:error ?};
+		:if ($z<?) do={/disk set [find where slot=$s] file-size=?};
 		/disk set [find where slot=$s] comment=? ?;
 		/file remove [find where name~?]}}`,
-		routeros.Text(p.unfinished()), routeros.Number(p.size), routeros.Number(p.size), routeros.Text(p.comment), exported(p),
+		routeros.Number(int64(len(own))), routeros.Text(own), routeros.Text(" from="+literal(encode(p.request.Source.name()))+" "), routeros.Text(unfinishedMark+"$"),
+		routeros.Text(saySize), routeros.Number(p.size), routeros.Number(p.size), routeros.Text(p.comment), exported(p),
 		routeros.Text(marksOf(p.dir, p.slot)))
 }
 
@@ -156,7 +179,7 @@ func (r *RDS) snapshotImage(reply routeros.Reply, p plan) (original, error) {
 	case s.phase() == moving:
 		return original{}, r.errorf(p.slot, ErrCopying, "its source, snapshot %s, is not ready (%.0f%% done)", id, 100*s.progress())
 	case s.phase() != proven:
-		return original{}, r.errorf(p.slot, ErrAnswer, "its source, snapshot %s, was not finished; take it again", id)
+		return original{}, r.errorf(p.slot, ErrLeftover, "its source, snapshot %s, is not whole, or no snapshot any more; nothing can be made of it: delete it and take it again", id)
 	}
 	return original{path: s.image, size: s.size}, nil
 }
@@ -190,8 +213,6 @@ func (s Source) name() string { return s.Volume + s.Snapshot }
 func (r *RDS) copied(ctx context.Context, p plan, from original, s sighting) (Volume, error) {
 	volume := p.request.Source.Volume
 	switch phase := s.phase(); {
-	case phase == proven:
-		return r.adoptCopy(ctx, p, s)
 	case volume != "" && p.request.SourceAttached:
 		if len(s.marks) > 0 {
 			if err := r.clear(ctx, volumeOf(p.slot), s, volume); err != nil {
@@ -228,9 +249,14 @@ func (r *RDS) brokenCopy(ctx context.Context, p plan, s sighting) error {
 func (r *RDS) adoptCopy(ctx context.Context, p plan, s sighting) (Volume, error) {
 	b := routeros.NewScript("disk_adopt").
 		Add(`:local s ?`, routeros.Text(p.slot)).
-		Add(`:if ([:len [/disk find where slot=$s]]=0) do={?;
+		Add(`:if ([:len [/disk find where slot=$s]]=0) do={?; :local w 0; :local y 0;
+			:foreach i in=[/file print detail as-value where name=?] do={:if ([:tonum ($i->"size")]=?) do={:set w ($w+1)}};
+			:foreach i in=[/file print detail as-value where name=?] do={:if (("" . ($i->"contents"))~?) do={:set y ($y+1)}};
+			:if (($w!=1) || ($y!=1)) do={:error (? . " " . ?)};
 			/disk/add type=file file-path=? file-size=? slot=$s mount-filesystem=no comment=?}`,
-			refuseNamed(p.flat), routeros.Text(p.flat.Disk()), routeros.Number(s.size), routeros.Text(p.unfinished())).
+			refuseNamed(p.flat), routeros.Text(p.flat.File()), routeros.Number(s.size),
+			routeros.Text(s.id()+"."+done), routeros.Text("nonce="+s.mark().nonce), routeros.Text(sayImage), routeros.Text(p.flat.Disk()),
+			routeros.Text(p.flat.Disk()), routeros.Number(s.size), routeros.Text(p.unfinished())).
 		Add(`?`, finish(p))
 	reply, err := r.run(ctx, volumeOf(p.slot), printDisk(b, p.slot))
 	if errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrExists) {

@@ -13,7 +13,10 @@ import (
 //
 // Values are percent-encoded, so that a space or a quote in one can neither end it nor reach the console. Readers skip
 // keys that they do not know: later versions add some.
-type tag struct{ cluster, name, from, claim string }
+type tag struct {
+	cluster, name, from, claim string
+	unfinished                 bool // as after unfinishedMark; never written by String
+}
 
 const (
 	tagVersion = "rds-csi/1"
@@ -57,7 +60,7 @@ func parseTag(comment string) tag {
 			values[key] = decode(value)
 		}
 	}
-	return tag{cluster: values["cluster"], name: values["name"], from: values["from"], claim: values["claim"]}
+	return tag{cluster: values["cluster"], name: values["name"], from: values["from"], claim: values["claim"], unfinished: values["unfinished"] != ""}
 }
 
 // source is what a volume was made from. A snapshot's id has a form that no slot has.

@@ -3,7 +3,9 @@ package appliance_test
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/rds-csi/rds-csi/internal/appliance"
@@ -64,6 +66,108 @@ func TestSourcesThatAreNotCopied(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.readySnapshot(t, fmt.Sprint("snapshot-", i), slot)
+		}
+	}
+}
+
+// Where the image of a clone is not what it has to be, no item is made: it would be an empty volume, and be formatted.
+func TestNothingIsMadeOfAnImageThatIsNotThere(t *testing.T) {
+	r := start(t, nil)
+	v := r.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	s := r.snapshot(t, "snapshot-1", v.ID.Slot)
+	parent := s.Path.Dir().Base()
+	for name, put := range map[string]func(dir string){
+		"a plain directory": func(dir string) { r.device.mkdir(t, dir) },
+		"a plain directory with an image": func(dir string) {
+			r.device.write(t, dir+"/volume.img", nil)
+			if err := os.Truncate(r.device.host(dir+"/volume.img"), gib); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a subvolume without image": func(dir string) {
+			r.device.console(t, `/disk/btrfs/subvolume/add fs=storage-pool-fs parent="`+parent+`" name="`+strings.TrimPrefix(dir, "/storage-pool/")+`"`)
+			r.device.console(t, `/file remove [find where name="`+dir[1:]+`/volume.img"]`)
+		},
+		"a subvolume with a short image": func(dir string) {
+			r.device.console(t, `/disk/btrfs/subvolume/add fs=storage-pool-fs parent="`+parent+`" name="`+strings.TrimPrefix(dir, "/storage-pool/")+`"`)
+			if err := os.Truncate(r.device.host(dir+"/volume.img"), gib/2); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a subvolume of something else": func(dir string) {
+			r.device.console(t, `/disk/btrfs/subvolume/add fs=storage-pool-fs parent="`+v.ID.Slot+`" name="`+strings.TrimPrefix(dir, "/storage-pool/")+`"`)
+		},
+	} {
+		dir := "/storage-pool/k8s/" + appliance.SlotFor("homelab", name)
+		put(dir)
+		files := r.device.Files(t)
+		_, err := r.Create(t.Context(), appliance.CreateRequest{Name: name, Source: appliance.Source{Snapshot: s.ID.Slot}})
+		if !errors.Is(err, appliance.ErrLeftover) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if now := r.device.Files(t); !slices.Equal(now, files) || len(r.server.Device.Disks()) != 1 {
+			t.Errorf("%s: %v, were %v", name, now, files)
+		}
+	}
+}
+
+func (d *device) mkdir(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(d.host(dir), 0o750); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A copy that is whole becomes the volume, also when its source is gone by then.
+func TestACopyOutlivesItsSource(t *testing.T) {
+	r := startOn(t, "xfs", nil)
+	v := r.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	r.device.scribble(t, v.Path.Disk(), "before")
+	req := appliance.CreateRequest{Name: "pvc-2", Source: appliance.Source{Volume: v.ID.Slot}}
+	if _, err := r.Create(t.Context(), req); !errors.Is(err, appliance.ErrCopying) {
+		t.Fatal(err)
+	}
+	ready(t, func() (int, bool, error) { n := r.server.Device.Jobs(); return n, n == 0, nil })
+	if err := r.Delete(t.Context(), v.ID.Slot); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.readyVolume(t, req); !r.device.holds(got.Path.Disk(), "before") {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Two subvolumes of one name: nobody knows which one is meant, and the error says where they are.
+func TestNamesakesAreNotGuessedAt(t *testing.T) {
+	r := start(t, nil)
+	v := r.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	s := r.snapshot(t, "snapshot-1", v.ID.Slot)
+	r.device.console(t, `/disk/btrfs/subvolume/add fs=storage-pool-fs name="backup"`)
+	r.device.console(t, `/disk/btrfs/subvolume/add fs=storage-pool-fs parent="`+s.Path.Dir().Base()+`" name="backup/`+v.ID.Slot+`"`)
+	_, err := r.Create(t.Context(), appliance.CreateRequest{Name: "pvc-2", Source: appliance.Source{Volume: v.ID.Slot}})
+	if !errors.Is(err, appliance.ErrLeftover) || !strings.Contains(err.Error(), "/storage-pool/backup/"+v.ID.Slot) || !strings.Contains(err.Error(), v.Path.Dir().Disk()) {
+		t.Errorf("%v", err)
+	}
+	if len(r.server.Device.Disks()) != 1 {
+		t.Errorf("%+v", r.server.Device.Disks())
+	}
+}
+
+// A create that was cut off is completed whatever else of the request has changed, and handed to nobody before.
+func TestUnfinishedVolumesAreNotHandedOut(t *testing.T) {
+	for _, filesystem := range []string{"btrfs", "xfs"} {
+		r := startOn(t, filesystem, nil)
+		v := r.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+		req := appliance.CreateRequest{Name: "pvc-2", Claim: "a/b", RequiredBytes: 2 * gib, Source: appliance.Source{Volume: v.ID.Slot}}
+		slot := r.readyVolume(t, req).ID.Slot
+		on, _ := r.server.Device.Disk(slot)
+		r.device.console(t, `/disk set [find slot="`+slot+`"] comment="`+on.Comment+` unfinished=yes"`)
+		if _, err := r.Export(t.Context(), slot); !errors.Is(err, appliance.ErrCopying) {
+			t.Errorf("%s: %v", filesystem, err)
+		}
+		req.Claim = "a/c"
+		got, err := r.Create(t.Context(), req)
+		if err != nil || got.Unfinished || got.Claim != "a/c" || got.SizeBytes != 2*gib {
+			t.Errorf("%s: %+v, %v", filesystem, got, err)
 		}
 	}
 }

@@ -29,6 +29,9 @@ func (r *RDS) settle(ctx context.Context, v Volume) (Volume, error) {
 	if v.Mounted {
 		return Volume{}, r.errorf(slot, ErrMounted, "a node writing beside it would destroy the file system: set mount-filesystem=no for %s on the rds, check it there, then repeat", slot)
 	}
+	if v.Unfinished {
+		return Volume{}, r.errorf(slot, ErrCopying, "the create that makes it of %s is not finished: repeat that", v.Source.name())
+	}
 	if v.settled() {
 		return v, nil
 	}

@@ -73,6 +73,7 @@ func (r *RDS) volume(rec record) Volume {
 		Mounted:         rec.truth("mounted", false),
 		Owner:           owner,
 		Source:          comment.source(),
+		Unfinished:      comment.unfinished,
 	}
 }
 

@@ -25,6 +25,10 @@ const (
 	sayCopying   = "rds-csi-copying"
 	sayJob       = "rds-csi-job"
 	sayMounted   = "rds-csi-mounted"
+	saySeveral   = "rds-csi-several"
+	sayWritable  = "rds-csi-writable"
+	sayApart     = "rds-csi-apart"
+	sayImage     = "rds-csi-image"
 	sayUnowned   = "rds-csi-unowned"
 )
 
@@ -105,6 +109,10 @@ func refusals() []saying {
 		{sayCopying, ErrCopying, "it is being copied on the rds, and nobody may write to it before that is done; repeat"},
 		{sayMounted, ErrMounted, "the rds has mounted its file system, or may at any moment (mount-filesystem=yes), so a copy is of no point in time: set mount-filesystem=no for it on the rds, or attach it once, which does that; then repeat"},
 		{sayUnowned, ErrForeign, "the source has no owner yet, or another one: attach it once first, it gets its owner then; nothing was copied"},
+		{saySeveral, ErrLeftover, "there are several subvolumes of that name, and nobody knows which one is meant: rename or remove the wrong ones by hand"},
+		{sayWritable, ErrLeftover, "the snapshot is not read-only any more, so nobody knows what is in it; delete it by hand and take another one"},
+		{sayApart, ErrLeftover, "there is a subvolume of that name in which the volume does not lie: rename or remove it by hand"},
+		{sayImage, ErrLeftover, "the image that the volume is to be made of is not there, or not as large as its source, so nothing was made of it: remove by hand what is in its place, then repeat"},
 		{sayJob, ErrAnswer, "the rds does not say that it has begun the copy, so the attempt was taken back; repeat"},
 		{saySubvolume, ErrUnsupported, "the rds cannot make a subvolume there: if the pool directory is a plain directory, remove it when it is empty (the driver makes a subvolume in its place), or configure another one"},
 		{"stop using it first", ErrInUse, inUse},

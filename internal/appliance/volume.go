@@ -20,6 +20,8 @@ type Volume struct {
 	Repaired string
 	// Source is what it was made from, from the comment. A volume that has one is never blank, so nothing may format it.
 	Source Source
+	// Unfinished says that a create was cut off before the volume was what was asked for; a repeated create completes it.
+	Unfinished bool
 }
 
 // Owner says whose an item is.
