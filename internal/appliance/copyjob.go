@@ -137,7 +137,7 @@ func (r *RDS) clear(ctx context.Context, subject string, s sighting, volume stri
 
 // clearScript stops the job first. That a job ends between the look and the removal is no failure.
 func clearScript(s sighting, volume string) *routeros.Builder {
-	b := routeros.NewScript("snapshot_remove")
+	b := mounted(routeros.NewScript("snapshot_remove"), s.dir)
 	if s.alive {
 		b.Add(`:foreach i in=[/system/script/job print detail as-value] do={:if ((($i->".id") . " " . ($i->"started"))=?) do={
 			:do {/system/script/job remove [find where .id=($i->".id")]} on-error={}}}`, routeros.Text(s.job))

@@ -88,6 +88,7 @@ type sighting struct {
 	image          Path
 	size           int64 // of the image
 	subvolume      bool  // the image lies in a read-only subvolume
+	spoilt         bool  // the image lies in what is called like a snapshot, and is none: not read-only, or a plain directory
 	created        time.Time
 	marks          map[string]mark
 	job            string // id and start of the job, as the RDS writes them
@@ -128,10 +129,10 @@ func (s sighting) phase() phase {
 		return proven
 	case s.has(done) && known.size > 0 && s.size >= known.size:
 		return proven
-	case s.has(done) && !s.image.IsZero():
-		return moving // the copy command came back before the copy was whole; its size will tell
+	case s.has(done) && !s.alive:
+		return lost // a power loss soon after: the job looks at the size before it says that it is done
 	case s.has(done):
-		return lost
+		return moving
 	case s.has(failure):
 		return broken
 	case s.alive:
@@ -155,8 +156,10 @@ func (s sighting) progress() float64 {
 }
 
 // unmarked says that an image was seen and nothing that says what it is. A list of files is not of one instant: it may miss the
-// mark that a job puts down in place of another one. What looks so is looked at again.
-func (s sighting) unmarked() bool { return !s.subvolume && len(s.marks) == 0 && !s.image.IsZero() }
+// mark that a job puts down in place of another one, or have seen the image before it was whole. What looks so is looked at again.
+func (s sighting) unmarked() bool {
+	return !s.subvolume && !s.spoilt && (len(s.marks) == 0 && !s.image.IsZero() || s.has(done) && s.phase() != proven)
+}
 
 // look adds to a script what sightings are read from: the jobs that run, files and subvolumes by regular expressions of their
 // names, and the clock. Jobs come first: a job that has ended by then has put down its mark before, so the files tell.
@@ -196,7 +199,7 @@ func sightings(reply routeros.Reply, i int, wanted func(target string) bool) ([]
 	for _, s := range seen {
 		s.alive = s.has(copying) && s.job != "" && slices.Contains(jobs, s.job)
 		if s.subvolume && !s.proveSubvolume(subvolumes, zone) {
-			continue
+			s.subvolume, s.spoilt = false, true
 		}
 		list = append(list, *s)
 	}
@@ -237,7 +240,7 @@ func collect(seen map[string]*sighting, row record, wanted func(string) bool) {
 }
 
 // proveSubvolume says whether a directory is a read-only subvolume, and reads when it was made. A directory that looks alike is
-// somebody's own.
+// somebody's own, and one that can be written to holds nobody knows what.
 func (s *sighting) proveSubvolume(rows []record, zone time.Duration) bool {
 	for _, row := range rows {
 		if row.text("name") == s.target+"."+s.source && row.truth("read-only", false) && !row.truth("dead", false) {

@@ -171,3 +171,46 @@ func TestUnfinishedVolumesAreNotHandedOut(t *testing.T) {
 		}
 	}
 }
+
+// What a power loss has left of a copy that was done is lost, and neither on its way for ever nor restored from.
+func TestACopyThatWasCutShortAfterwardsIsLost(t *testing.T) {
+	r := startOn(t, "xfs", nil)
+	v := r.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	s := r.readySnapshot(t, "snapshot-1", v.ID.Slot)
+	if err := os.Truncate(r.device.host(s.Path.Disk()), gib/2); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.Create(t.Context(), appliance.CreateRequest{Name: "pvc-2", Source: appliance.Source{Snapshot: s.ID.Slot}})
+	if !errors.Is(err, appliance.ErrLeftover) {
+		t.Errorf("%v", err)
+	}
+	if got, err := r.GetSnapshot(t.Context(), s.ID.Slot); err != nil || got.Ready {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got := r.readySnapshot(t, "snapshot-1", v.ID.Slot); got.SizeBytes != gib {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A snapshot that somebody can write to is none, is not absent, and is nobody's to remove.
+func TestAWritableSnapshotIsNone(t *testing.T) {
+	r := start(t, nil)
+	v := r.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	s := r.snapshot(t, "snapshot-1", v.ID.Slot)
+	r.device.console(t, `/disk/btrfs/subvolume/set [find where name~"^snap-"] read-only=no`)
+	files := r.device.Files(t)
+	_, get := r.GetSnapshot(t.Context(), s.ID.Slot)
+	_, restore := r.Create(t.Context(), appliance.CreateRequest{Name: "pvc-2", Source: appliance.Source{Snapshot: s.ID.Slot}})
+	_, again := r.CreateSnapshot(t.Context(), appliance.SnapshotRequest{Name: "snapshot-1", Source: v.ID.Slot, Attached: true})
+	for what, err := range map[string]error{"get": get, "restore": restore, "again": again, "delete": r.DeleteSnapshot(t.Context(), s.ID.Slot)} {
+		if !errors.Is(err, appliance.ErrLeftover) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if list, err := r.ListSnapshots(t.Context()); err != nil || len(list) != 1 || list[0].Ready {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if now := r.device.Files(t); !slices.Equal(now, files) {
+		t.Errorf("%v, were %v", now, files)
+	}
+}

@@ -34,6 +34,8 @@ func (r *RDS) CreateSnapshot(ctx context.Context, req SnapshotRequest) (Snapshot
 	switch {
 	case err != nil:
 		return Snapshot{}, err
+	case found && s.spoilt:
+		return Snapshot{}, r.spoilt(id, s)
 	case found && s.source != req.Source:
 		return Snapshot{}, r.about(snapshotOf(id), fmt.Errorf("%w: it is of volume %s, asked for is %s", ErrIncompatible, s.source, req.Source))
 	case found && s.phase() == proven:
@@ -59,19 +61,32 @@ func (r *RDS) take(ctx context.Context, id, slot string) (routeros.Reply, error)
 }
 
 // snapshotScript takes a snapshot of a volume that is a subvolume, unless there is anything of that snapshot already. For all
-// others it only looks. The name of the subvolume carries the snapshot and its source, since it has no comment to do so.
+// others it only looks. The name of the subvolume carries the snapshot and its source, since it has no comment to do so. What was
+// taken must be seen, or it is an error: a copy in its place would be another thing.
 func snapshotScript(cluster, id, slot string) *routeros.Builder {
 	b := routeros.NewScript("snapshot_add").
 		Add(`:local s ?; :local t ?; :local d [/disk find where slot=$s]`, routeros.Text(slot), routeros.Text(id)).
 		Add(`:if ([:len [/file find where name~("/" . $t . "[.]")]]=0) do={:if ([:len $d]=0) do={:error ?}; ?;
 			:local p ("" . [/disk get $d file-path]);
 			:if ([:pick $p 0 1]="/") do={:set p [:pick $p 1 [:len $p]]};
-			:if ($p~("/" . $s . "/volume[.]img\$")) do={:if ([:len [/disk/btrfs/subvolume find where name=$s]]>0) do={
-				:local n [:find $p "/"]; :local m [:pick $p 0 $n];
-				:foreach i in=[/disk print detail as-value where mount-point=$m] do={:if (($i->"fs")="btrfs") do={
-					/disk/btrfs/subvolume add fs=($i->"fs-label") parent=$s read-only=yes
-						name=([:pick $p ($n+1) ([:len $p]-?)] . $t . "." . $s)}}}}}`,
-			routeros.Text(sayAbsent), refuseSource(cluster, slot), routeros.Number(int64(len(slot)+len(imageName)+1)))
+			:local n [:find $p "/"]; :local m [:pick $p 0 $n]; :local g [/disk find where mount-point=$m];
+			:if ([:len $g]!=1) do={:error ?};
+			:if ($p~("/" . $s . "/volume[.]img\$")) do={:if ([/disk get $g fs]="btrfs") do={
+				:local l [/disk get $g fs-label]; :local w 0; :local u ""; :local x "";
+				:foreach i in=[/disk/btrfs/subvolume print detail as-value where name=$s] do={
+					:if ((($i->"fs")=$l) && (($i->"dead")!=true)) do={
+						:set w ($w+1); :set u ($m . "/" . ($i->"fullname")); :set x ($x . " /" . $u)}};
+				:if ($w>1) do={:error (? . $x)};
+				:if ($w=1) do={
+					:if ($p!=($u . "/volume.img")) do={:error (? . $x)};
+					:local f ([:pick $p ($n+1) ([:len $p]-?)] . $t . "." . $s);
+					/disk/btrfs/subvolume add fs=$l parent=$s read-only=yes name=$f;
+					:set w 0;
+					:foreach i in=[/disk/btrfs/subvolume print detail as-value where name=($t . "." . $s)] do={
+						:if ((($i->"fs")=$l) && (($i->"fullname")=$f) && (($i->"parent")=$s) && (($i->"read-only")=true)) do={:set w ($w+1)}};
+					:if ($w!=1) do={:error (? . " /" . $m . "/" . $f)}}}}}`,
+			routeros.Text(sayAbsent), refuseSource(cluster, slot), routeros.Text(sayNoPool), routeros.Text(saySeveral), routeros.Text(sayApart),
+			routeros.Number(int64(len(slot)+len(imageName)+1)), routeros.Text(sayUnseen))
 	return lookAtSnapshots(printDisk(b, slot), id+"[.]")
 }
 
@@ -97,6 +112,12 @@ func (r *RDS) sighted(reply routeros.Reply, line int, id string) (s sighting, fo
 		places = append(places, "/"+s.id())
 	}
 	return s, false, r.about(snapshotOf(id), fmt.Errorf("%w: there are several of it, at %s: move or remove the wrong ones by hand", ErrLeftover, strings.Join(places, " and ")))
+}
+
+// spoilt says that there is something of the name of a snapshot that is none any more, or never was. It is not removed either:
+// what somebody can write to may be in use.
+func (r *RDS) spoilt(id string, s sighting) error {
+	return r.about(snapshotOf(id), fmt.Errorf("%w: %s is not a read-only subvolume (any more), so nobody knows what is in it: look at it, remove it by hand, and take another snapshot", ErrLeftover, s.image.Dir()))
 }
 
 // giveUp ends a copy of a volume that a node has got meanwhile: what the node writes would be in it in part.
@@ -131,7 +152,7 @@ func (r *RDS) copySnapshot(ctx context.Context, id string, req SnapshotRequest, 
 	if dir.IsZero() {
 		return Snapshot{}, r.errorf(req.Source, ErrForeign, "its image %s is not called after the slot, so somebody has changed the item; nothing was copied", v.Path)
 	}
-	of := sighting{dir: dir, target: id, source: req.Source}
+	of := sighting{dir: dir, target: id, source: req.Source, marks: left.marks}
 	to, err := dir.Join(id + "." + req.Source + "." + image)
 	if err != nil {
 		return Snapshot{}, r.about(snapshotOf(id), err)
@@ -157,6 +178,9 @@ func (r *RDS) DeleteSnapshot(ctx context.Context, id string) error {
 	if err != nil || !found {
 		return err
 	}
+	if s.spoilt {
+		return r.spoilt(id, s)
+	}
 	source := ""
 	if s.has(copying) && ValidSlot(s.source) && !ValidSnapshotID(s.source) {
 		source = s.source
@@ -174,6 +198,8 @@ func (r *RDS) GetSnapshot(ctx context.Context, id string) (Snapshot, error) {
 	switch {
 	case err != nil:
 		return Snapshot{}, err
+	case s.spoilt:
+		return Snapshot{}, r.spoilt(id, s)
 	case !found || len(s.marks) == 0 && !s.subvolume:
 		return Snapshot{}, absent
 	}
@@ -192,8 +218,13 @@ func (r *RDS) snapshotAt(ctx context.Context, id string) (sighting, bool, error)
 	return s, found, err
 }
 
+// mounted begins a script that finds nothing absent while the pool is away: a file that cannot be seen is not gone.
+func mounted(b *routeros.Builder, pool Path) *routeros.Builder {
+	return b.Add(`?`, findPool(pool))
+}
+
 func (r *RDS) lookAgain(ctx context.Context, id string) (sighting, bool, error) {
-	reply, err := r.read(ctx, snapshotOf(id), lookAtSnapshots(routeros.NewScript("snapshot_get"), id+"[.]"))
+	reply, err := r.read(ctx, snapshotOf(id), lookAtSnapshots(mounted(routeros.NewScript("snapshot_get"), r.settings.Pool), id+"[.]"))
 	if err != nil {
 		return sighting{}, false, err
 	}
@@ -212,7 +243,7 @@ func (r *RDS) ListSnapshots(ctx context.Context) ([]Snapshot, error) {
 	}
 	list := make([]Snapshot, 0, len(seen))
 	for _, s := range seen {
-		if len(s.marks) > 0 || s.subvolume {
+		if len(s.marks) > 0 || s.subvolume || s.spoilt {
 			list = append(list, r.snapshot(s, s.mark().name))
 		}
 	}
@@ -221,7 +252,7 @@ func (r *RDS) ListSnapshots(ctx context.Context) ([]Snapshot, error) {
 
 func (r *RDS) lookAtAll(ctx context.Context) ([]sighting, error) {
 	prefix := snapshotsOf(r.settings.ClusterID)
-	reply, err := r.read(ctx, "list of snapshots", lookAtSnapshots(routeros.NewScript("snapshot_list"), prefix))
+	reply, err := r.read(ctx, "list of snapshots", lookAtSnapshots(mounted(routeros.NewScript("snapshot_list"), r.settings.Pool), prefix))
 	if err != nil {
 		return nil, err
 	}

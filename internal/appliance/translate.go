@@ -29,6 +29,7 @@ const (
 	sayWritable  = "rds-csi-writable"
 	sayApart     = "rds-csi-apart"
 	sayImage     = "rds-csi-image"
+	sayUnseen    = "rds-csi-unseen"
 	sayUnowned   = "rds-csi-unowned"
 )
 
@@ -113,6 +114,7 @@ func refusals() []saying {
 		{sayWritable, ErrLeftover, "the snapshot is not read-only any more, so nobody knows what is in it; delete it by hand and take another one"},
 		{sayApart, ErrLeftover, "there is a subvolume of that name in which the volume does not lie: rename or remove it by hand"},
 		{sayImage, ErrLeftover, "the image that the volume is to be made of is not there, or not as large as its source, so nothing was made of it: remove by hand what is in its place, then repeat"},
+		{sayUnseen, ErrAnswer, "the rds took the command, yet the snapshot is not seen as what it is to be; repeat, and look at the place if that does not help"},
 		{sayJob, ErrAnswer, "the rds does not say that it has begun the copy, so the attempt was taken back; repeat"},
 		{saySubvolume, ErrUnsupported, "the rds cannot make a subvolume there: if the pool directory is a plain directory, remove it when it is empty (the driver makes a subvolume in its place), or configure another one"},
 		{"stop using it first", ErrInUse, inUse},

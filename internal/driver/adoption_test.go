@@ -3,6 +3,7 @@ package driver_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -204,6 +205,11 @@ func TestAdoptionOfWhatTheRDSHasMounted(t *testing.T) {
 // Snapshots and clones of a plain file, on a pool that could share blocks: a copy all the same, so only while it is detached.
 func TestSnapshotOfAnAdoptedVolume(t *testing.T) {
 	r, pv := adopt(t)
+	_, err := r.snapshot(t.Context(), "snapshot-1", pv.Spec.CSI.VolumeHandle) // it gets its owner when it is attached
+	wants(t, err, codes.FailedPrecondition, "attach it once")
+	if err := errors.Join(r.publish(t.Context(), pv.Spec.CSI.VolumeHandle, "node-a"), r.unpublish(t.Context(), pv.Spec.CSI.VolumeHandle, "node-a")); err != nil {
+		t.Fatal(err)
+	}
 	s := r.ready("snapshot-1", pv.Spec.CSI.VolumeHandle)
 	if s.GetSourceVolumeId() != pv.Spec.CSI.VolumeHandle || s.GetSnapshotId() != "rds1/"+appliance.SnapshotIDFor(cluster, "snapshot-1") {
 		t.Errorf("%v", s)
