@@ -86,7 +86,7 @@ func (d *demo) snapshot(ctx context.Context) (string, error) {
 	if d.sum, err = writeRandom(d.data(), 4<<20); err != nil {
 		return "", err
 	}
-	d.say("then the pod writes over its 16 MiB by mistake")
+	d.say("then the pod writes over its 64 MiB by mistake")
 	return "ready at once, the pod writes on", d.load.goesOn(ctx)
 }
 
@@ -127,7 +127,7 @@ func (d *demo) restore(ctx context.Context) (string, error) {
 	if err := d.callDelete(ctx, v); err != nil {
 		return "", err
 	}
-	return "the 16 MiB from before the mistake, in a larger volume", d.expectConnections(ctx, "after that", live)
+	return "the 64 MiB from before the mistake, in a larger volume", d.expectConnections(ctx, "after that", live)
 }
 
 func (d *demo) bring(ctx context.Context, v *volume) error {
@@ -153,9 +153,9 @@ func (d *demo) compare(v *volume) error {
 		return err
 	}
 	if sum != d.taken.sum {
-		return fmt.Errorf("sha256 of the restored 16 MiB is %s instead of %s", sum, d.taken.sum)
+		return fmt.Errorf("sha256 of the restored 64 MiB is %s instead of %s", sum, d.taken.sum)
 	}
-	d.say("the 16 MiB as they were before the mistake, sha256 %s", sum)
+	d.say("the 64 MiB as they were before the mistake, sha256 %s", sum)
 	want, err := sumOfBlocks(filepath.Join(d.pvc.target, "log"), d.taken.blocks)
 	if err != nil {
 		return err

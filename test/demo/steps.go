@@ -160,14 +160,14 @@ func (d *demo) data() string { return filepath.Join(d.pvc.target, "data") }
 
 // write is the pod's first work.
 func (d *demo) write(ctx context.Context) (string, error) {
-	const size = 16 << 20
+	const size = 64 << 20
 	began := time.Now()
 	sum, err := writeRandom(d.data(), size)
 	if err != nil {
 		return "", err
 	}
 	d.sum = sum
-	d.say("16 MiB written and flushed in %.1fs, sha256 %s", time.Since(began).Seconds(), sum)
+	d.say("64 MiB written and flushed in %.1fs, sha256 %s", time.Since(began).Seconds(), sum)
 	if err := d.checkData(); err != nil {
 		return "", err
 	}
@@ -176,7 +176,7 @@ func (d *demo) write(ctx context.Context) (string, error) {
 		return "", err
 	}
 	d.say("the pod now goes on writing blocks of 64 KiB, each flushed to the device")
-	return "16 MiB, sha256 " + sum[:16] + "…", nil
+	return "64 MiB, sha256 " + sum[:16] + "…", nil
 }
 
 // checkData reads the file that was written once from the device and compares.
