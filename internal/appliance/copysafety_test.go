@@ -214,3 +214,55 @@ func TestAWritableSnapshotIsNone(t *testing.T) {
 		t.Errorf("%v, were %v", now, files)
 	}
 }
+
+// What is being copied is not deleted, neither the source nor what the copy is to become; a claim of nobody stands in no way.
+func TestWhatIsCopiedIsNotDeleted(t *testing.T) {
+	r := startOn(t, "xfs", nil)
+	v := r.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+	release := r.server.Device.HoldCopies()
+	defer release()
+	req := appliance.CreateRequest{Name: "pvc-2", Source: appliance.Source{Volume: v.ID.Slot}}
+	if _, err := r.Create(t.Context(), req); !errors.Is(err, appliance.ErrCopying) {
+		t.Fatal(err)
+	}
+	ready(t, func() (int, bool, error) { n := len(r.images(t)); return n, n == 2, nil })
+	files, target := r.device.Files(t), appliance.SlotFor("homelab", "pvc-2")
+	for _, slot := range []string{v.ID.Slot, target} {
+		if err := r.Delete(t.Context(), slot); !errors.Is(err, appliance.ErrCopying) {
+			t.Errorf("%s: %v", slot, err)
+		}
+	}
+	if now := r.device.Files(t); !slices.Equal(now, files) {
+		t.Errorf("%v, were %v", now, files)
+	}
+	r.device.console(t, `/file remove [find where name~"[.]job\$"]`)
+	for _, slot := range []string{target, v.ID.Slot} {
+		if err := r.Delete(t.Context(), slot); err != nil {
+			t.Errorf("%s: %v", slot, err)
+		}
+	}
+	release()
+	ready(t, func() (int, bool, error) { n := r.server.Device.Jobs(); return n, n == 0, nil })
+	if files := r.device.Files(t); slices.ContainsFunc(files, func(f string) bool { return strings.HasSuffix(f, ".done") }) {
+		t.Errorf("left %v", files)
+	}
+}
+
+// An item without owner gets one before it is deleted: whatever is cut off then, it is known whose it was.
+func TestDeleteClaimsFirst(t *testing.T) {
+	r := start(t, map[string]string{"slot-over-32": "accept", "remove-while-connected": "refuse"})
+	d := flatDisk(adoptedSlot)
+	d.Cluster = ""
+	r.device.PutDisk(t, d)
+	r.server.Device.PretendHosts(adoptedSlot, 1)
+	if err := r.Delete(t.Context(), adoptedSlot); !errors.Is(err, appliance.ErrInUse) {
+		t.Errorf("%v", err)
+	}
+	r.server.Device.PretendHosts(adoptedSlot, 0)
+	if on, _ := r.server.Device.Disk(adoptedSlot); !strings.HasPrefix(on.Comment, "rds-csi/1 cluster=homelab ") {
+		t.Errorf("%+v", on)
+	}
+	if err := r.Delete(t.Context(), adoptedSlot); err != nil || len(r.device.Files(t)) != 0 {
+		t.Errorf("%v, %v", err, r.device.Files(t))
+	}
+}

@@ -2,12 +2,15 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
+
+	"github.com/rds-csi/rds-csi/internal/routeros"
 )
 
 // Delete removes the volume's disk item, then its file, and proves both gone; absent is success. One command, and a second one
-// where neither was there. Whether a node still uses the volume is the caller's knowledge: the RDS cannot say who is
+// where neither was there. An item without owner is claimed first, and what is being copied waits. Whether a node still uses the volume is the caller's knowledge: the RDS cannot say who is
 // connected [T].
 func (r *RDS) Delete(ctx context.Context, slot string) error {
 	if !ValidSlot(slot) {
@@ -17,7 +20,7 @@ func (r *RDS) Delete(ctx context.Context, slot string) error {
 	if err != nil {
 		return r.about(volumeOf(slot), err)
 	}
-	reply, err := r.run(ctx, volumeOf(slot), deleteScript(r.settings.ClusterID, slot, file))
+	reply, err := r.remove(ctx, slot, file)
 	if err != nil {
 		return err
 	}
@@ -26,6 +29,30 @@ func (r *RDS) Delete(ctx context.Context, slot string) error {
 		return err
 	}
 	return r.elsewhere(ctx, slot)
+}
+
+// remove runs the script, after what it asks for first.
+func (r *RDS) remove(ctx context.Context, slot string, o orphan) (routeros.Reply, error) {
+	about := routeros.Text(claimsAbout(slot))
+	claims := routeros.Part(`:if ([:len [/file find where name~?]]>0) do={:error ?}`, about, routeros.Text(sayCopying))
+	do := func() (routeros.Reply, error) {
+		return r.run(ctx, volumeOf(slot), deleteScript(r.settings.ClusterID, slot, o, claims))
+	}
+	reply, err := do()
+	if errors.Is(err, ErrForeign) && strings.Contains(err.Error(), sayUnowned) {
+		if _, err := r.run(ctx, volumeOf(slot), claimScript(r.settings.ClusterID, slot)); err != nil {
+			return routeros.Reply{}, err
+		}
+		reply, err = do()
+	}
+	if errors.Is(err, ErrCopying) {
+		if err := r.stillCopied(ctx, slot, err); err != nil {
+			return routeros.Reply{}, err
+		}
+		claims = routeros.Part(`?/file remove [find where name~?]`, forgetClaims(slot), about)
+		return do()
+	}
+	return reply, err
 }
 
 // gone reads how many items and files there were, and how many of each are left. Only a plain zero is a proof.

@@ -114,10 +114,10 @@ func forgetClaims(slot string) routeros.Value {
 		claims, routeros.Number(int64(len(copying))), routeros.Text(givenUp), claims, routeros.Text(sayCopying))
 }
 
-// stillCopied returns the refusal when a job works on a copy of the volume, and nothing when no job is known to.
+// stillCopied returns the refusal when a job works on a copy of the volume or into it, and nothing when no job is known to.
 func (r *RDS) stillCopied(ctx context.Context, slot string, refusal error) error {
 	subject := volumeOf(slot)
-	reply, err := r.read(ctx, subject, look(routeros.NewScript("copies_of"), "[.]"+slot+"[.]", "^$"))
+	reply, err := r.read(ctx, subject, look(routeros.NewScript("copies_of"), "[./]"+slot+"[.]", "^$"))
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (r *RDS) stillCopied(ctx context.Context, slot string, refusal error) error
 		return r.about(subject, err)
 	}
 	for _, s := range seen {
-		if s.source == slot && s.alive && !s.has(done) && !s.has(failure) {
+		if (s.source == slot || s.target == slot) && s.alive && !s.has(done) && !s.has(failure) {
 			return fmt.Errorf("%w (%s, %.0f%% done)", refusal, s.target, 100*s.progress())
 		}
 	}

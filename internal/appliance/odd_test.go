@@ -53,11 +53,11 @@ func (t *table) Print(context.Context, io.Writer, []console.Item, console.PrintS
 	return errors.New("nobody reads the human form")
 }
 func (t *table) Verbs() map[string][]string {
-	return map[string][]string{"print": nil, "set": {"slot", "comment", "file-path", "name"}, "remove": {"numbers"}}
+	return map[string][]string{"print": nil, "set": {"slot", "comment", "file-path", "name", "mount-point"}, "remove": {"numbers"}}
 }
 
 func (d odd) Menu(path string) (console.Menu, bool) {
-	if path == "/disk/btrfs" || path == "/disk/btrfs/subvolume" {
+	if slices.Contains([]string{"/disk/btrfs", "/disk/btrfs/subvolume", "/system", "/system/script", "/system/script/job", "/system/clock"}, path) {
 		return &table{}, true
 	}
 	t, ok := d[path]
@@ -108,7 +108,8 @@ func TestSlashesNeverDecideAboutAFile(t *testing.T) {
 		"two in the slot":           {[]row{{"slot": slot, "comment": comment, "file-path": "/" + plain}, {"slot": slot, "comment": comment, "file-path": "/other/" + slot + ".img"}}, appliance.ErrAnswer},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := odd{"/disk": {rows: numbered(c.disks)}, "/file": {rows: numbered([]row{{"name": plain}, {"name": plain + ".bak"}, {"name": "other/" + slot + ".img"}})}}
+			pool := row{"slot": "storage-pool", "mount-point": "storage-pool"}
+			d := odd{"/disk": {rows: numbered(append(slices.Clone(c.disks), pool))}, "/file": {rows: numbered([]row{{"name": plain}, {"name": plain + ".bak"}, {"name": "other/" + slot + ".img"}})}}
 			rds, err := appliance.NewRDS(appliancetest.Settings(t), d)
 			if err != nil {
 				t.Fatal(err)
@@ -116,7 +117,7 @@ func TestSlashesNeverDecideAboutAFile(t *testing.T) {
 			if err := rds.Delete(t.Context(), slot); !errors.Is(err, c.want) {
 				t.Errorf("delete: %v, want %v", err, c.want)
 			}
-			wantDisks, wantFiles := len(c.disks), 3
+			wantDisks, wantFiles := len(c.disks)+1, 3
 			if c.want == nil {
 				wantFiles--
 				if slices.ContainsFunc(c.disks, func(r row) bool { return r["slot"] == slot }) {
@@ -127,6 +128,32 @@ func TestSlashesNeverDecideAboutAFile(t *testing.T) {
 				t.Errorf("left: %v %v, want %d and %d", d["/disk"].rows, d["/file"].rows, wantDisks, wantFiles)
 			}
 		})
+	}
+}
+
+// A pool that is away shows no file, so nothing is absent and nothing is removed.
+func TestAPoolThatIsAwayProvesNothing(t *testing.T) {
+	slot := appliance.SlotFor("homelab", "pvc-1")
+	for name, disks := range map[string][]row{
+		"item":    {{"slot": slot, "comment": "rds-csi/1 cluster=homelab name=pvc-1", "file-path": "/storage-pool/k8s/" + slot + ".img"}},
+		"no item": nil,
+	} {
+		d := odd{"/disk": {rows: numbered(disks)}, "/file": {}}
+		rds, err := appliance.NewRDS(appliancetest.Settings(t), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := appliance.SnapshotIDFor("homelab", "snapshot-1")
+		_, get := rds.GetSnapshot(t.Context(), id)
+		_, list := rds.ListSnapshots(t.Context())
+		for what, err := range map[string]error{"volume": rds.Delete(t.Context(), slot), "snapshot": rds.DeleteSnapshot(t.Context(), id), "get": get, "list": list} {
+			if !errors.Is(err, appliance.ErrPoolNotFound) {
+				t.Errorf("%s, %s: %v", name, what, err)
+			}
+		}
+		if len(d["/disk"].rows) != len(disks) {
+			t.Errorf("%s: left %v", name, d["/disk"].rows)
+		}
 	}
 }
 

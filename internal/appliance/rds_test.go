@@ -352,7 +352,7 @@ func TestScriptsAreShort(t *testing.T) {
 	v := Volume{ID: ID{Slot: p.slot}, MountFilesystem: true, Port: 4420}
 	for _, b := range []*routeros.Builder{
 		getScript(adopted), listScript(), poolScript(p.dir), createScript(p), exportScript(r.settings.ClusterID, v, refuseCopied(v)),
-		deleteScript(r.settings.ClusterID, p.slot, orphan{p.flat, p.within}), expandScript(r.settings.ClusterID, adopted, 1<<40),
+		deleteScript(r.settings.ClusterID, p.slot, orphan{p.flat, p.within}, forgetClaims(p.slot)), expandScript(r.settings.ClusterID, adopted, 1<<40),
 		snapshotScript(r.settings.ClusterID, SnapshotIDFor("homelab", "x"), p.slot),
 	} {
 		s, err := b.Build()

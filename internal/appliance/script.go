@@ -139,7 +139,9 @@ func exportScript(cluster string, v Volume, refuse routeros.Value) *routeros.Bui
 // The driver lets one call at a time have a volume. Should another controller make the volume meanwhile, its file is not the one
 // that was found first, and a file is not removed once there is an item again. A subvolume goes only when its image was the last
 // thing in it: what somebody else has put there would go with it.
-func deleteScript(cluster, slot string, o orphan) *routeros.Builder {
+//
+// A pool that is away shows no file. Then nothing is absent, and nothing is removed.
+func deleteScript(cluster, slot string, o orphan, claims routeros.Value) *routeros.Builder {
 	return routeros.NewScript("disk_remove").
 		Add(`:local s ?; :local p ?; :local u 0; :local w ""; :local v 0`, routeros.Text(slot), routeros.Text(o.flat.File())).
 		Add(`:if ([:len [/file find where name=?]]>0) do={:set p ?}`, routeros.Text(o.within.Dir().File()), routeros.Text(o.within.File())).
@@ -148,11 +150,14 @@ func deleteScript(cluster, slot string, o orphan) *routeros.Builder {
 			:set p ("" . [/disk get $d file-path]);
 			:if ([:pick $p 0 1]="/") do={:set p [:pick $p 1 [:len $p]]};
 			:if (!($p~("./" . $s . "([.]img|/volume[.]img)\$"))) do={:error ?}}`,
-			refuseForeign(cluster, slot), routeros.Text(sayBase)).
+			refuseUnowned(cluster, slot), routeros.Text(sayBase)).
+		Add(`:if ($p!="") do={:local n [:find $p "/"]; :local m [:pick $p 0 $n]; :if ([:len [/disk find where mount-point=$m]]=0) do={:error ?}}`,
+			routeros.Text(sayNoPool)).
 		Add(`:foreach i in=[/disk print detail as-value] do={
 			:local q ("" . ($i->"file-path"));
 			:if (($q!="") && (($q=$p) || ($q=("/" . $p)))) do={:set u ($u+1)}}`).
 		Add(`:if ($u!=[:len $d]) do={:error ?}`, routeros.Text(sayNamed)).
+		Add(`?`, claims).
 		Add(`:if ([:len $d]>0) do={/disk remove $d; :set f [/file find where name=$p]}`).
 		Add(`:if ($p~"/volume[.]img\$") do={:set w [:pick $p 0 ([:len $p]-?)]; :set v [:len [/file find where name=$w]]}`,
 			routeros.Number(int64(len(imageName)+1))).
@@ -164,6 +169,21 @@ func deleteScript(cluster, slot string, o orphan) *routeros.Builder {
 		Add(`:put ([:len $d]+[:len $f]+$v)`).
 		Add(`:put [:len [/disk find where slot=$s]]`).
 		Add(`:put ([:len [/file find where name=$p]]+[:len [/file find where name=$w]])`)
+}
+
+// claimsAbout is the regular expression of the claims of copies that are made of a volume, or are to become it.
+func claimsAbout(slot string) string {
+	return "([.]" + slot + "|/" + slot + "[.][a-z0-9-]+)[.]copying$"
+}
+
+// claimScript writes down whose an item without owner is from now on.
+func claimScript(cluster, slot string) *routeros.Builder {
+	prefix := owned(cluster)
+	return routeros.NewScript("disk_claim").
+		Add(`:local d [/disk find where slot=?]; :if ([:len $d]=0) do={:error ?}; ?`, routeros.Text(slot), routeros.Text(sayAbsent), refuseForeign(cluster, slot)).
+		Add(`:if ([:len $c]=0) do={/disk set $d comment=?}`, routeros.Text(tag{cluster: cluster, name: slot}.String())).
+		Add(`:set c ("" . [/disk get $d comment]); :if ([:pick $c 0 ?]!=?) do={:error ?}`,
+			routeros.Number(int64(len(prefix))), routeros.Text(prefix), routeros.Text(sayForeign))
 }
 
 // forgetCopies removes what a copy into the volume, under way or done, has left beside its image.

@@ -267,6 +267,8 @@ func (f *Fake) Delete(ctx context.Context, slot string) error {
 			return err
 		case f.named(file) != named:
 			return f.errorf(slot, appliance.ErrInUse)
+		case f.copiedFrom(slot), f.copiedTo(slot):
+			return f.errorf(slot, appliance.ErrCopying)
 		case named == 0 && file != "" && !f.has(file) && (f.hasNamed("/"+slot+".img") || f.hasNamed("/"+slot+"/volume.img")):
 			return f.errorf(slot, appliance.ErrLeftover)
 		}

@@ -82,6 +82,12 @@ func (f *Fake) copiedFrom(slot string) bool {
 	return false
 }
 
+// copiedTo says whether a copy that is to become a volume is under way.
+func (f *Fake) copiedTo(slot string) bool {
+	c, found := f.work.clones[slot]
+	return found && !c.done()
+}
+
 // CreateSnapshot takes a snapshot, or tells how far it has come.
 func (f *Fake) CreateSnapshot(ctx context.Context, req appliance.SnapshotRequest) (s appliance.Snapshot, err error) {
 	err = f.do(ctx, CreateSnapshot, func() error {
