@@ -61,7 +61,13 @@ type persistentVolume struct {
 // and reads the PersistentVolume.
 func adopt(t *testing.T) (*rig, persistentVolume) {
 	t.Helper()
-	r := start(t, sim.Options{Quirks: map[string]string{"slot-over-32": "accept"}}) // such a device has these volumes
+	return adoptOn(t, sim.Options{})
+}
+
+func adoptOn(t *testing.T, o sim.Options) (*rig, persistentVolume) {
+	t.Helper()
+	o.Quirks = map[string]string{"slot-over-32": "accept"} // such a device has these volumes
+	r := start(t, o)
 	var pv persistentVolume
 	if err := json.Unmarshal([]byte(adoptedPV), &pv); err != nil {
 		t.Fatal(err)
