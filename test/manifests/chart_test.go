@@ -2,16 +2,19 @@ package manifests
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/rds-csi/rds-csi/internal/config"
 	"github.com/rds-csi/rds-csi/test/helm"
+	"github.com/rds-csi/rds-csi/test/repo"
 )
 
 func TestChartLints(t *testing.T) {
@@ -127,5 +130,31 @@ func TestReleasesDoNotCollide(t *testing.T) {
 		if slices.Contains(other, name) {
 			t.Errorf("both releases have %s", name)
 		}
+	}
+}
+
+// The sidecars that the chart installs are those that the tests on a real control plane run: newer ones are tried there first.
+func TestSidecarsAreThoseTested(t *testing.T) {
+	root, err := repo.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tested, err := os.ReadFile(filepath.Join(root, "test/cluster/tools/go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	images := regexp.MustCompile(`sig-storage/csi-([a-z]+):(v(\d+)\.\S+)`)
+	values, err := os.ReadFile(filepath.Join(root, "charts/rds-csi/values.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := images.FindAllSubmatch(values, -1)
+	for _, image := range found {
+		if line := fmt.Sprintf("\tgithub.com/kubernetes-csi/external-%s/v%s %s\n", image[1], image[3], image[2]); !strings.Contains(string(tested), line) {
+			t.Errorf("%s is not what test/cluster/tools/go.mod has", image[0])
+		}
+	}
+	if len(found) != 4 {
+		t.Errorf("%d sidecars, want provisioner, attacher, resizer and snapshotter", len(found))
 	}
 }
