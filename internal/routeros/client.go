@@ -82,6 +82,7 @@ type Client struct {
 	status  Status
 	begun   int           // dials that have begun
 	ended   int           // dials that have ended, well or not
+	away    bool          // a dial has ended without a connection since there was one
 	waiting int           // calls that wait for a connection
 	changed chan struct{} // closed and replaced whenever one of the above changes
 }
@@ -166,6 +167,19 @@ func (c *Client) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.status
+}
+
+// Down answers at once why no command can be sent: the RDS was dialled since there was a connection, and that failed. Nil while there
+// is a connection, and while nobody knows. It is for callers who have something better to do than to wait for a dial, as Run does;
+// being asked, the client dials again as soon as if one waited.
+func (c *Client) Down() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.away {
+		return nil
+	}
+	c.want()
+	return fmt.Errorf("%w: %w", ErrUnreachable, c.why())
 }
 
 // maxAttempts bounds how often a command is offered to a connection that dies before the command left.

@@ -70,6 +70,7 @@ func (c *Client) report(ctx context.Context, conn *conn, version string, err err
 	}
 	if conn != nil || c.conn == nil { // the loss of a connection is no dial
 		c.ended++
+		c.away = conn == nil
 	}
 	c.conn, c.status = conn, next
 	c.announce()
@@ -161,19 +162,24 @@ func (c *Client) why() error {
 // await waits for the next change. It is called with the lock held and returns with it held.
 func (c *Client) await(ctx context.Context) error {
 	changed := c.changed
-	c.waiting++
+	c.want()
 	c.mu.Unlock()
 	defer c.mu.Lock()
-	select {
-	case c.wake <- struct{}{}:
-	default: // a nudge is on its way already
-	}
 	select {
 	case <-changed:
 		return nil
 	case <-ctx.Done():
 		c.giveUp(changed)
 		return context.Cause(ctx)
+	}
+}
+
+// want lets the owner dial before its backoff is over. It is called with the lock held; what becomes of the next dial ends it.
+func (c *Client) want() {
+	c.waiting++
+	select {
+	case c.wake <- struct{}{}:
+	default: // a nudge is on its way already
 	}
 }
 

@@ -3,6 +3,7 @@ package routeros
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -294,5 +295,42 @@ func TestNoChannelOfADeadConnectionIsWaitedFor(t *testing.T) {
 		if err := <-asked; err == nil {
 			t.Error("a channel of a dead connection was opened")
 		}
+	})
+}
+
+// Who would rather not wait is told at once that the RDS is away, and it is dialled no later than if he waited.
+func TestDownIsKnownWithoutWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.mute = true
+		c := r.started(nil)
+		synctest.Wait()
+		if err := c.Down(); err != nil {
+			t.Errorf("before the first dial has ended: %v", err)
+		}
+		time.Sleep(10 * time.Minute) //nolint:forbidigo // synctest's clock
+		for range 3 {
+			begun := time.Now()
+			if err := c.Down(); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "no answer") || time.Since(begun) > 0 {
+				t.Errorf("down: %v after %v", err, time.Since(begun))
+			}
+		}
+		r.with(func() { r.mute, r.refuse = false, errRefusedDial })
+		time.Sleep(10 * time.Minute) //nolint:forbidigo // the backoff is 15 s at least now
+		r.with(func() { r.refuse = nil })
+		if err := c.Down(); !errors.Is(err, errRefusedDial) {
+			t.Errorf("refused: %v", err)
+		}
+		time.Sleep(c.pace.floor) //nolint:forbidigo // that question is what the RDS is dialled for
+		synctest.Wait()
+		if err := c.Down(); err != nil {
+			t.Errorf("up again: %v", err)
+		}
+		r.cut() // one that is lost may be back in a moment
+		synctest.Wait()
+		if err := c.Down(); err != nil {
+			t.Errorf("lost just now: %v", err)
+		}
+		mustRun(t, c)
 	})
 }
