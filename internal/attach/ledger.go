@@ -144,7 +144,7 @@ func (l *Ledger) Publish(handle, node string, mode Mode, now time.Time) error {
 		return err
 	}
 	l.change(handle, node, func(v *volume) {
-		v.intend(node, mode, now)
+		v.intend(intent{node: node, mode: mode, since: now, first: v.unused(node)})
 		if !l.standalone {
 			v.possess(node)
 		}
@@ -152,11 +152,12 @@ func (l *Ledger) Publish(handle, node string, mode Mode, now time.Time) error {
 	return nil
 }
 
-// Abandon takes an admission back: the publish failed after it, for certain.
-func (l *Ledger) Abandon(volume, node string) {
+// Abandon takes an admission back: the publish failed after it, for certain, and
+// no earlier one was answered with a yes.
+func (l *Ledger) Abandon(handle, node string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.release(volume, node)
+	l.change(handle, node, func(v *volume) { v.undo(node) })
 }
 
 // Unpublish ends an admission, on every node when node is empty. It succeeds

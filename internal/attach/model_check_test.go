@@ -58,6 +58,15 @@ func (m *model) checkMounted(t *rapid.T) {
 	}
 }
 
+// checkUnused: but for what nobody can know, see checkMounted.
+func (m *model) checkUnused(t *rapid.T, volume string) {
+	for _, node := range m.nodes {
+		if pair := volume + "@" + node; m.machines[node].mounted[volume] && !m.untold[pair] {
+			t.Fatalf("%s is called unused, and mounted on %s", volume, node)
+		}
+	}
+}
+
 // checkSteady: what was admitted is admitted again, unless its time is over, its
 // PersistentVolume went, or another kubelet came to speak of it.
 func (m *model) checkSteady(t *rapid.T) {

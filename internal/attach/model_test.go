@@ -24,6 +24,8 @@ import (
 //     that is known;
 //   - at most as many nodes have the volume mounted, as far as VolumeAttachments
 //     and kubelets' words tell, whatever went by force or by hand;
+//   - what is called unused when it is admitted is mounted nowhere, as far as they
+//     tell;
 //   - the numbers and the migrations are those of the log as far as it was seen;
 //     unknown before;
 //   - what was admitted is admitted again, as long as the process lives and no
@@ -143,6 +145,7 @@ func (m *model) Publish(t *rapid.T) {
 func (m *model) publish(t *rapid.T, r *record, ends ...string) {
 	r.touched = true
 	mode := rapid.SampledFrom([]Mode{m.volumes[r.Volume], MultiNode, SingleNode, Readers}).Draw(t, "asked as")
+	unused := m.ledger.Unused(r.Volume, r.Node)
 	err := m.ledger.Publish(r.Volume, r.Node, mode, m.now)
 	if !m.synced && !errors.Is(err, ErrUnknown) {
 		t.Fatalf("unknown ledger answered %v", err)
@@ -156,6 +159,9 @@ func (m *model) publish(t *rapid.T, r *record, ends ...string) {
 	}
 	if m.overdue(r.Volume, r.Node) {
 		t.Fatalf("%s is admitted to %s past the deadline of its migration", r.Volume, r.Node)
+	}
+	if unused {
+		m.checkUnused(t, r.Volume)
 	}
 	was := m.yes[r.pair()]
 	m.yes[r.pair()], m.tried[r.pair()] = true, true

@@ -19,6 +19,7 @@ type intent struct {
 	node  string
 	mode  Mode // as it was asked for
 	since time.Time
+	first bool // nobody had the volume before it
 }
 
 // outlived says whether h was written after the unpublish with that mark, and not
@@ -98,9 +99,9 @@ func (v *volume) admitted(node string) bool {
 	return slices.ContainsFunc(v.intents, func(i intent) bool { return i.node == node })
 }
 
-func (v *volume) intend(node string, mode Mode, since time.Time) {
-	if !v.admitted(node) {
-		v.intents = append(v.intents, intent{node, mode, since})
+func (v *volume) intend(i intent) {
+	if !v.admitted(i.node) {
+		v.intents = append(v.intents, i)
 	}
 }
 

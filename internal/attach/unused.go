@@ -1,0 +1,46 @@
+package attach
+
+// Unused says for certain that no node has the volume, and that none can get it
+// before the publish to this node is answered with a yes: the only VolumeAttachments
+// are the node's own and wait, nobody was admitted, and what kubelets say of it are
+// wishes. It is not said of a node that is asked for again after a yes, since that
+// yes may have arrived; nor while anything is unknown, and not for some minutes after
+// a node had the volume of which its kubelet never spoke: its word may be under way.
+// What silence does not prove (see the package comment) it does not prove here either.
+func (l *Ledger) Unused(volume, node string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known && l.nodesKnown && look(l.volumes, volume).unused(node)
+}
+
+func (v *volume) unused(node string) bool {
+	for _, h := range v.held {
+		if h.Attached || h.Node != node {
+			return false
+		}
+	}
+	for _, u := range v.uses {
+		if u.had && (u.node == node || !u.off) {
+			return false
+		}
+	}
+	return len(v.intents) == 0
+}
+
+// undo takes an admission back. Of one before which nobody had the volume it is
+// certain that the node could not mount it: its kubelet's word is a wish as before.
+func (v *volume) undo(node string) {
+	for _, i := range v.intents {
+		if i.node == node && i.first && !v.attachedOn(node) {
+			v.unpossess(node)
+		}
+	}
+	v.release(node)
+}
+
+// unpossess takes possess back.
+func (v *volume) unpossess(node string) {
+	u := v.use(node)
+	u.had, u.proven = false, false
+	v.unsaid(node)
+}

@@ -1,0 +1,82 @@
+package attach_test
+
+import (
+	"testing"
+
+	"github.com/rds-csi/rds-csi/internal/attach"
+)
+
+// A volume is called unused when nobody can have it; one thing that says otherwise is enough.
+func TestUnused(t *testing.T) {
+	known := func(nodes ...attach.Node) func(list ...attach.Attachment) *attach.Ledger {
+		return func(list ...attach.Attachment) *attach.Ledger {
+			l := attach.NewLedger(attach.Options{})
+			l.Replace(list)
+			l.ReplaceNodes(nodes)
+			return l
+		}
+	}
+	own := waiting("1", "v", "a", 0)
+	publish := func(l *attach.Ledger) { wantPublish(t, l, "v", "a", attach.SingleNode, "ok") }
+	for name, tt := range map[string]struct {
+		ledger *attach.Ledger
+		then   func(*attach.Ledger)
+		want   bool
+	}{
+		"nobody asks":                         {known()(), nil, true},
+		"the node asks":                       {known(says("a"))(own), nil, true},
+		"its pod waits":                       {known(says("a"))(own), func(l *attach.Ledger) { l.UpsertNode(says("a", "v")) }, true},
+		"a pod waits elsewhere":               {known(says("a"), says("b"))(own), func(l *attach.Ledger) { l.UpsertNode(says("b", "v")) }, true},
+		"another volume":                      {known(says("a", "w"))(own, attached("2", "w", "a", 0)), nil, true},
+		"the machine is off":                  {known(outOfService(says("b", "v")))(own), nil, true},
+		"unmounted and detached":              {known(says("a", "v"))(attached("0", "v", "a", 0)), func(l *attach.Ledger) { l.UpsertNode(says("a")); l.Remove("0"); l.Upsert(own) }, true},
+		"failed for certain":                  {known(says("a"))(own), func(l *attach.Ledger) { publish(l); l.Abandon("v", "a") }, true},
+		"failed, and its pod waits":           {known(says("a", "w"))(own), func(l *attach.Ledger) { publish(l); l.UpsertNode(says("a", "v")); l.Abandon("v", "a") }, true},
+		"failed, its pod waited before":       {known(says("a"))(own), func(l *attach.Ledger) { l.UpsertNode(says("a", "v")); publish(l); l.Abandon("v", "a") }, true},
+		"nothing is known":                    {attach.NewLedger(attach.Options{}), nil, false},
+		"it is attached":                      {known(says("a"))(attached("1", "v", "a", 0)), nil, false},
+		"it is attached, and unmounted":       {known(says("a", "v"))(attached("1", "v", "a", 0)), func(l *attach.Ledger) { l.UpsertNode(says("a")) }, false},
+		"failed, and it may be mounted":       {known(says("a", "v"))(own), func(l *attach.Ledger) { publish(l); l.Abandon("v", "a") }, false},
+		"another asks":                        {known()(own, waiting("2", "v", "b", 0)), nil, false},
+		"another has it":                      {known()(own, attached("2", "v", "b", 0)), nil, false},
+		"admitted":                            {known()(own), publish, false},
+		"admitted, and its pod waits":         {known(says("a"))(own), func(l *attach.Ledger) { publish(l); l.UpsertNode(says("a", "v")) }, false},
+		"said before this process began":      {known(says("a", "v"))(own), nil, false},
+		"said elsewhere before":               {known(says("b", "v"))(own), nil, false},
+		"detached by force":                   {known(says("b", "v"))(attached("2", "v", "b", 0)), func(l *attach.Ledger) { l.Remove("2"); l.Upsert(own) }, false},
+		"its word may be under way":           {known(says("b"))(attached("2", "v", "b", 0)), func(l *attach.Ledger) { l.Remove("2"); l.Upsert(own) }, false},
+		"the node itself is off, and said it": {known(outOfService(says("a", "v")))(own), nil, false},
+		"failed again, after a yes": {known(says("a", "w"))(own), func(l *attach.Ledger) {
+			publish(l)
+			l.UpsertNode(says("a", "v"))
+			l.Upsert(attached("1", "v", "a", 0))
+			l.Abandon("v", "a")
+			l.Remove("1")
+			l.Upsert(own)
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tt.then != nil {
+				tt.then(tt.ledger)
+			}
+			if got := tt.ledger.Unused("v", "a"); got != tt.want {
+				t.Errorf("unused: %t", got)
+			}
+		})
+	}
+}
+
+// Without Kubernetes those who were admitted speak.
+func TestUnusedStandalone(t *testing.T) {
+	l := attach.Standalone()
+	for _, node := range []string{"a", "b"} {
+		if !l.Unused("v", node) {
+			t.Errorf("used before %s is admitted", node)
+		}
+		wantPublish(t, l, "v", node, attach.SingleNode, "ok")
+		if l.Unused("v", node) || l.Unused("v", "c") {
+			t.Errorf("unused after %s is admitted", node)
+		}
+		l.Unpublish("v", node)
+	}
+}
