@@ -142,9 +142,11 @@ func level(kind EventType) slog.Level {
 }
 
 // involved are the claims that are bound, or the PersistentVolumes when none is.
+// What stands on a claim that was deleted nobody finds: kubectl describe asks for
+// the UID of a claim that is there.
 func involved(known []Claim) (objects []corev1.ObjectReference) {
 	for _, c := range known {
-		if c.Namespace != "" {
+		if c.Namespace != "" && !c.Deleted {
 			objects = append(objects, corev1.ObjectReference{
 				APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: c.Namespace, Name: c.Name, UID: types.UID(c.UID),
 			})

@@ -69,6 +69,8 @@ func (c *cluster) writes() (creates, patches int) {
 
 func TestEventsGoWhereUsersLook(t *testing.T) {
 	pv := kube.Claim{PV: "pv-free", PVUID: "pvuid-free"}
+	released := bound("old")
+	released.Deleted = true
 	tests := map[string]struct {
 		known []kube.Claim
 		want  []string // kind namespace/name uid, and the event's namespace
@@ -76,6 +78,8 @@ func TestEventsGoWhereUsersLook(t *testing.T) {
 		"a bound claim":                {[]kube.Claim{bound("data")}, []string{"PersistentVolumeClaim db/data uid-data in db"}},
 		"nothing bound":                {[]kube.Claim{pv}, []string{"PersistentVolume /pv-free pvuid-free in default"}},
 		"bound and not":                {[]kube.Claim{pv, bound("data")}, []string{"PersistentVolumeClaim db/data uid-data in db"}},
+		"its claim was deleted":        {[]kube.Claim{released}, []string{"PersistentVolume /pv-old pvuid-old in default"}},
+		"one of its claims was":        {[]kube.Claim{released, bound("data")}, []string{"PersistentVolumeClaim db/data uid-data in db"}},
 		"two claims, one disk":         {[]kube.Claim{bound("a"), bound("b")}, []string{"PersistentVolumeClaim db/a uid-a in db", "PersistentVolumeClaim db/b uid-b in db"}},
 		"nothing known, so to the log": {nil, nil},
 	}

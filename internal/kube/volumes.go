@@ -143,6 +143,7 @@ func (f *feed) strip(pv *corev1.PersistentVolume) (p persistent, ours bool) {
 	}
 	if ref := pv.Spec.ClaimRef; ref != nil {
 		p.claim.Namespace, p.claim.Name, p.claim.UID = ref.Namespace, ref.Name, string(ref.UID)
+		p.claim.Deleted = pv.Status.Phase == corev1.VolumeReleased || pv.Status.Phase == corev1.VolumeFailed
 	}
 	return p, true
 }

@@ -213,6 +213,11 @@ func TestClaimsAndPersistentVolumes(t *testing.T) {
 		claims(kube.Claim{PV: "pv-0", PVUID: "uid-0", Namespace: "shop", Name: "late"}, its)
 		c.deleteVolume("pv-0")
 		claims(its)
+		released := bound.DeepCopy()
+		released.Status.Phase = corev1.VolumeReleased
+		c.updateVolume(released)
+		its.Deleted = true
+		claims(its)
 		c.end(gone())
 		c.deleteVolume("pv-2")
 		<-time.After(time.Minute)

@@ -147,8 +147,9 @@ func (d *Drift) compare(ctx context.Context, repairs *sync.WaitGroup) {
 		looks := answered(lists)
 		looks[byKubernetes] = now
 		for _, o := range d.findings.update(Findings(v), looks) {
-			d.report(ctx, o, v)
+			d.report(ctx, o)
 		}
+		d.tellNodes(v)
 		d.repairLost(ctx, repairs)
 		state.Drift = d.counted(len(looks) == len(lists)+1)
 		state.Stock = d.stock(ctx, lists, v.Attachments)
@@ -256,16 +257,23 @@ func (d *Drift) claimed() (map[string]bool, bool) {
 
 // report tells once that a finding counts. Of an overdue migration Migrations
 // tells, at the minute; what is not proven is for the log alone.
-func (d *Drift) report(ctx context.Context, o *occurrence, v View) {
+func (d *Drift) report(ctx context.Context, o *occurrence) {
 	d.cfg.Logger.WarnContext(ctx, "attachment drift", "kind", string(o.Kind), "volume", o.Volume, "node", o.Node,
 		"what", o.Detail, "next", o.Kind.nextStep())
 	if o.Kind == MigrationOverdue || o.Kind == inUseUnproven {
 		return
 	}
-	message := string(o.Kind) + ": " + o.Detail + "; " + o.Kind.nextStep()
-	d.cfg.Events.Volume(o.Volume, kube.Warning, kube.AttachmentDrift, message)
-	if (o.Kind == NodeGone || o.Kind == InUseUnattached) && v.hasNode(o.Node) {
-		d.cfg.Events.Node(o.Node, kube.Warning, kube.AttachmentDrift, message)
+	d.cfg.Events.Volume(o.Volume, kube.Warning, kube.AttachmentDrift, o.message())
+}
+
+// tellNodes tells a Node once of what counts about it. One that is gone is told when
+// it is made again: who set the machine up anew looks there.
+func (d *Drift) tellNodes(v View) {
+	for _, o := range d.findings.open {
+		if o.counts && !o.onNode && (o.Kind == NodeGone || o.Kind == InUseUnattached) && v.hasNode(o.Node) {
+			o.onNode = true
+			d.cfg.Events.Node(o.Node, kube.Warning, kube.AttachmentDrift, o.message())
+		}
 	}
 }
 

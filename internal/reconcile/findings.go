@@ -36,6 +36,9 @@ type Finding struct {
 	Seen   time.Time // what proves it was true at some moment after this
 }
 
+// message is for an event.
+func (f Finding) message() string { return string(f.Kind) + ": " + f.Detail + "; " + f.Kind.nextStep() }
+
 // subject is what a finding is about: the same in every look that has it.
 type subject struct {
 	kind                 Kind

@@ -12,6 +12,7 @@ type occurrence struct {
 	first    time.Time   // of the looks that all have it
 	met      bool        // the first look of its authority had it: since when it is true nobody knows
 	counts   bool        // it has lasted for longer than the grace time
+	onNode   bool        // its Node was told
 	repaired atomic.Bool // a repair was carried out, well or not; set by the one who repairs
 }
 
