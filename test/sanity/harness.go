@@ -1,8 +1,8 @@
 // Package sanity runs csi-sanity, the conformance suite of the CSI project, against the driver: on the host over a
 // simulated RDS with a node whose kernel is in memory, and in the guest with the real one (test/kernel).
 //
-// A suite can pass because it skips. So the specs that it skips are compared with a list: exactly those of capabilities
-// that the driver does not advertise.
+// A suite can pass because it skips. So the specs that it skips are compared with a list, each entry of which is a line of
+// docs/limits.md; one spec more or less fails the test.
 package sanity
 
 import (
@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -40,19 +39,27 @@ type Driver struct {
 	Ledger     *attach.Ledger
 	Dir        string // where volumes are mounted; it exists
 	VolumeSize int64
-	AccessType string // "block", or a file system
-	// AttachLimit says that the node tells how many volumes it can hold, and the controller heeds the same number.
-	AttachLimit bool
-	// Cannot are specs of what this RDS cannot do, whatever the driver does.
-	Cannot []string
+	AccessType string // "block" for raw block volumes; a file system otherwise
+	// Topology says which nodes reach the RDS; the same as in Controller and Node.
+	Topology driver.Topology
+	// Cannot is what this RDS cannot do, whatever the driver does.
+	Cannot []Gap
 }
+
+const (
+	// DriverName is what Identity says.
+	DriverName = "rds.csi.srvlab.io"
+	// MaxVolumes is how many volumes the node is to say that it can hold, and the controller is to heed: no spec attaches more
+	// at once but the one that is about this number.
+	MaxVolumes = 4
+)
 
 // Run runs the whole suite. It can be called once per process: Ginkgo has one suite.
 func Run(t *testing.T, d Driver) {
 	t.Helper()
 	sockets := t.TempDir()
-	serve(t, filepath.Join(sockets, "controller.sock"), &driver.Server{Controller: d.Controller})
-	serve(t, filepath.Join(sockets, "node.sock"), &driver.Server{Node: d.Node, NodeID: d.NodeID})
+	d.serve(t, filepath.Join(sockets, "controller.sock"), &driver.Server{Controller: d.Controller})
+	d.serve(t, filepath.Join(sockets, "node.sock"), &driver.Server{Node: d.Node, NodeID: d.NodeID})
 
 	cluster := &attachDetach{ledger: d.Ledger, node: d.NodeID, objects: map[string]attach.Attachment{}}
 	d.Ledger.Replace(nil)
@@ -68,10 +75,7 @@ func Run(t *testing.T, d Driver) {
 	config.TestVolumeSize = d.VolumeSize
 	config.TestVolumeExpandSize = 2 * d.VolumeSize
 	config.TestVolumeAccessType = d.AccessType
-	config.TestNodeVolumeAttachLimit = d.AttachLimit
-	if !d.AttachLimit {
-		d.Cannot = append(d.Cannot, "Controller Service [Controller Server] ControllerPublishVolume should fail when publishing more volumes than the node max attach limit")
-	}
+	config.TestNodeVolumeAttachLimit = true
 
 	tests := suite.GinkgoTest(&config)
 	defer tests.Finalize()
@@ -88,12 +92,15 @@ func Run(t *testing.T, d Driver) {
 		}
 	})
 	suiteConfig, reporter := ginkgo.GinkgoConfiguration()
-	for _, spec := range d.Cannot {
+	for _, spec := range skip(d.Cannot) {
 		suiteConfig.SkipStrings = append(suiteConfig.SkipStrings, regexp.QuoteMeta(spec))
 	}
 	reporter.NoColor, reporter.Succinct = true, true
 	ginkgo.RunSpecs(t, "csi-sanity", suiteConfig, reporter)
-	compare(t, passed, left, d.Cannot)
+	t.Logf(summary+"%d specs passed, %d did not run", passed, len(left))
+	for _, wrong := range differences(passed, left, append(Gaps(), d.Cannot...)) {
+		t.Error(wrong)
+	}
 	if n := len(cluster.objects); n != 0 {
 		t.Errorf("%d volumes are still attached", n)
 	}
@@ -104,30 +111,10 @@ func GinkgoLeaves() goleak.Option {
 	return goleak.IgnoreAnyFunction("github.com/onsi/ginkgo/v2/internal/interrupt_handler.(*InterruptHandler).registerForInterrupts.func2")
 }
 
-// compare fails when something was skipped that need not be, and when the list names what runs by now.
-func compare(t *testing.T, passed int, left, cannot []string) {
-	t.Helper()
-	t.Logf("csi-sanity: %d specs passed, %d are of capabilities that are not advertised", passed, len(left))
-	want := NotAdvertised()
-	for _, spec := range cannot {
-		want = append(want, "skipped: "+spec)
-	}
-	for _, spec := range left {
-		if !slices.Contains(want, spec) {
-			t.Errorf("did not run, and should: %s", spec)
-		}
-	}
-	for _, spec := range want {
-		if !slices.Contains(left, spec) {
-			t.Errorf("is in the list of what does not run, and ran, or is no spec: %s", spec)
-		}
-	}
-}
-
 // serve serves until the test ends.
-func serve(t *testing.T, path string, s *driver.Server) {
+func (d Driver) serve(t *testing.T, path string, s *driver.Server) {
 	t.Helper()
-	s.Identity = &driver.Identity{Name: "rds.csi.srvlab.io", Version: "test", Ready: func(context.Context) error { return nil }}
+	s.Identity = &driver.Identity{Name: DriverName, Version: "test", Ready: func(context.Context) error { return nil }, Topology: d.Topology}
 	s.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	listener, err := driver.Listen(t.Context(), "unix://"+path)
 	if err != nil {

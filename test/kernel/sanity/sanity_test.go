@@ -36,8 +36,16 @@ const (
 	cluster = "sanity"
 )
 
-// "should be idempotent" is where the existing driver fails with its real mounts.
+// "should be idempotent" is where the existing driver fails with its real mounts. One after the other: the exports of both
+// simulators are the same kernel's.
 func TestSanityOnAKernel(t *testing.T) {
+	sanity.Each(t, []string{"file system", "raw block"}, func(*testing.T) {}, func(t *testing.T, name string) {
+		against(t, map[string]string{"raw block": "block"}[name])
+	})
+}
+
+// against runs the suite with volumes that are used in one way: "block", or as file systems.
+func against(t *testing.T, access string) {
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
 	server := simtest.Start(t, sim.Options{NVMe: &sim.NVMeOptions{Address: sanity.Address}, Logger: logger})
 	if !server.Device.RealExports() {
@@ -45,12 +53,13 @@ func TestSanityOnAKernel(t *testing.T) {
 	}
 	ledger := attach.NewLedger(attach.Options{})
 	controller := driver.NewController(sanity.RDS, ledger, logger)
+	controller.MaxVolumes = sanity.MaxVolumes
 	controller.Use(driver.Fleet{ClusterID: cluster, Appliances: map[string]driver.Appliance{sanity.RDS: sanity.Connect(t, server, cluster)}})
 
 	initiator := nvme.New(nvme.Config{Host: nvme.HostFor("rds.csi.srvlab.io", cluster, nodeID), Logger: logger})
 	files := filesystem.New(filesystem.Config{Logger: logger})
 	node := driver.NewNode(driver.NodeConfig{
-		NodeID: nodeID, Initiator: initiator, Filesystem: files, Mounts: driver.KernelMounts, Logger: logger,
+		NodeID: nodeID, MaxVolumes: sanity.MaxVolumes, Initiator: initiator, Filesystem: files, Mounts: driver.KernelMounts, Logger: logger,
 		Options: nvme.Options{CtrlLossTimeout: -1, ReconnectDelay: 2 * time.Second, KeepAlive: 5 * time.Second},
 	})
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -58,7 +67,7 @@ func TestSanityOnAKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	sanity.Run(t, sanity.Driver{
-		Controller: controller, Node: node, NodeID: nodeID, Ledger: ledger, Dir: dir, VolumeSize: 64 << 20,
+		Controller: controller, Node: node, NodeID: nodeID, Ledger: ledger, Dir: dir, VolumeSize: 64 << 20, AccessType: access,
 	})
 	if err := files.Drain(t.Context()); err != nil {
 		t.Error(err)
