@@ -15,7 +15,8 @@ import (
 // The model: an API server with a log of everything it wrote, an attacher that
 // works as external-attacher does, kubelets (model_nodes_test.go), and a ledger
 // that sees the log late, twice, or through a relist, and may lose its memory at
-// any point.
+// any point. Another process stands by with a ledger of its own, and may come to
+// lead at any point (model_handover_test.go).
 //
 // What holds after every step (model_check_test.go):
 //   - at most one node (two for MultiNode, any number for Readers) is admitted:
@@ -34,7 +35,8 @@ import (
 //     as the one before it, except that it may refuse what the other admitted
 //     when VolumeAttachments were made within the skew, or when a kubelet has the
 //     volume in use: what came first is forgotten; and that it does not know of an
-//     unpublish that came late, and was meant for a predecessor;
+//     unpublish that came late, and was meant for a predecessor; a standby that
+//     comes to lead may also know the order of a tie, and admit who came first;
 //   - when all is seen, a free volume is admitted to as many of those who want it
 //     as may have it, if these were made further apart than the skew, whatever
 //     kubelets only wish for.
@@ -75,6 +77,7 @@ type model struct {
 	narrowed map[string]bool // volumes whose PersistentVolume went
 	moving   []Migration     // as they were after the last step
 	nodes    []string
+	standby  process
 	kubelets
 }
 
@@ -89,7 +92,7 @@ func newModel(t *rapid.T) *model {
 			{"single": SingleNode}, {"multi": MultiNode}, {"single": SingleNode, "multi": MultiNode}, {"readers": Readers},
 		}).Draw(t, "volumes"),
 	}
-	m.ledger = NewLedger(Options{ClockSkew: modelSkew})
+	m.ledger, m.standby = NewLedger(Options{ClockSkew: modelSkew}), newProcess()
 	m.kubelets = newKubelets(m.nodes)
 	return m
 }
@@ -418,17 +421,6 @@ func (m *model) Restart(t *rapid.T) {
 	m.compare(t, old)
 }
 
-// HandOver: another process led, this one takes over and lists anew.
-func (m *model) HandOver(t *rapid.T) {
-	if !m.synced {
-		return
-	}
-	m.ledger.Doubt()
-	m.listNodes(t, len(m.words))
-	m.list(t, len(m.log))
-	m.wished, m.fresh = map[string]bool{}, map[string]bool{}
-}
-
 func (m *model) sorted() []*record {
 	return slices.SortedFunc(maps.Values(m.api), func(a, b *record) int { return strings.Compare(a.UID, b.UID) })
 }
@@ -439,7 +431,7 @@ func TestModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"": m.Check, "create": m.Create, "publish": m.Publish, "publish again": m.Publish, "delete": m.Delete,
 			"unpublish": m.Unpublish, "detach": m.Detach, "by hand": m.ByHand, "deliver": m.Deliver, "flush": m.Flush,
-			"relist": m.Relist, "sync": m.Sync, "restart": m.Restart, "hand over": m.HandOver, "settle": m.Settle,
+			"relist": m.Relist, "sync": m.Sync, "restart": m.Restart, "hand over": m.HandOver, "standby": m.Standby, "settle": m.Settle,
 			"late unpublish": m.LateUnpublish, "force": m.Force, "narrow": m.Narrow, "wait": m.Wait,
 			"run": m.Run, "run another": m.Run, "pod": m.Pod, "mount": m.Mount, "mount more": m.Mount, "pod gone": m.PodGone, "node": m.Node, "admin": m.Admin,
 			"kubelet restart": m.KubeletRestart, "scale down": m.ScaleDown,

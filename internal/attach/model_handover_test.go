@@ -1,0 +1,104 @@
+package attach
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+// process is what one controller knows. The model's own is the one that leads. The standby sees what the API server has,
+// in its own time, and nothing of what the leader admitted: until status.attached is written, that is in the leader's
+// memory alone.
+type process struct {
+	ledger  *Ledger
+	synced  bool
+	seen    int
+	view    map[string]Attachment
+	moving  []Migration
+	heard   int
+	heardAt time.Time
+	spoken  map[string]Node
+	fresh   map[string]bool
+	wished  map[string]bool
+}
+
+func newProcess() process {
+	return process{
+		ledger: NewLedger(Options{ClockSkew: modelSkew}), view: map[string]Attachment{}, spoken: map[string]Node{},
+		fresh: map[string]bool{}, wished: map[string]bool{},
+	}
+}
+
+// swap makes the standby the one that the model's steps are about, and the leader the standby.
+func (m *model) swap() {
+	m.standby, m.ledger, m.synced, m.seen, m.view, m.moving, m.heard, m.heardAt, m.spoken, m.fresh, m.wished = process{
+		m.ledger, m.synced, m.seen, m.view, m.moving, m.heard, m.heardAt, m.spoken, m.fresh, m.wished,
+	}, m.standby.ledger, m.standby.synced, m.standby.seen, m.standby.view, m.standby.moving, m.standby.heard, m.standby.heardAt,
+		m.standby.spoken, m.standby.fresh, m.standby.wished
+}
+
+// Standby: the other process sees some more, on its own watches.
+func (m *model) Standby(t *rapid.T) {
+	tried := maps.Clone(m.tried) // which is about the leader
+	m.swap()
+	rapid.SampledFrom([]func(*rapid.T){
+		m.Sync, m.Deliver, m.DeliverWords, m.Flush, m.FlushNodes, m.Relist, m.RelistNodes,
+	}).Draw(t, "the standby")(t)
+	m.swap()
+	m.tried = tried
+}
+
+// HandOver: who led has ended, wherever it was, and with it what it admitted. The standby lists anew, as package kube sees
+// to, and leads. Another one stands by.
+func (m *model) HandOver(t *rapid.T) {
+	all := m.synced && rapid.Bool().Draw(t, "the leader has seen all")
+	if all {
+		m.Flush(t)
+		m.FlushNodes(t)
+	}
+	old := m.ledger
+	m.swap()
+	m.standby = newProcess()
+	m.ledger.Doubt()
+	m.listNodes(t, len(m.words))
+	m.list(t, len(m.log))
+	m.synced, m.wished, m.fresh = true, map[string]bool{}, map[string]bool{}
+	if all {
+		m.compareLeaders(t, old)
+	}
+}
+
+// compareLeaders holds a new leader against the one before it; both have seen all. What came in which order the new one
+// may know better: the other may have found a tie in its first list.
+func (m *model) compareLeaders(t *rapid.T, old *Ledger) {
+	for volume, mode := range m.volumes {
+		for _, node := range m.nodes {
+			r := m.api[volume+"@"+node]
+			before, after := kind(old.decide(volume, node, mode, m.now)), kind(m.ledger.decide(volume, node, mode, m.now))
+			knowsBetter := r != nil && m.tied(r) && strings.HasPrefix(before, "refused")
+			if !knowsBetter && !m.same(volume, node, before, after) {
+				t.Fatalf("%s to %s: %s by the old leader, %s by the new one", volume, node, before, after)
+			}
+		}
+		was, err := old.InUse(volume)
+		is, err2 := m.ledger.InUse(volume)
+		sameNodes := func(a, b Use) bool { return a.Node == b.Node && (a.Why == b.Why || a.Why.word() && b.Why.word()) }
+		if !slices.EqualFunc(was, is, sameNodes) || err != nil || err2 != nil {
+			t.Fatalf("%s is in use on %v by the old leader, on %v by the new one (%v, %v)", volume, was, is, err, err2)
+		}
+	}
+	if was, is := old.Migrations(), m.ledger.Migrations(); !slices.Equal(was, is) {
+		t.Fatalf("%v migrate by the old leader, %v by the new one", was, is)
+	}
+	was, _ := old.Volumes()
+	is, _ := m.ledger.Volumes()
+	spread, _ := old.PerNode()
+	respread, _ := m.ledger.PerNode()
+	if was != is || !cmp.Equal(spread, respread) {
+		t.Fatalf("%d volumes, %v by the old leader; %d, %v by the new one", was, spread, is, respread)
+	}
+}
