@@ -9,7 +9,7 @@ import (
 
 // scraped are the labels that Prometheus itself or the chart's monitors put on every series.
 func scraped() []string {
-	return []string{"instance", "job", "namespace", "pod", "container", "endpoint", "service", "node", "le"}
+	return []string{"instance", "job", "namespace", "pod", "container", "endpoint", "service", "node", "exported_node", "le"}
 }
 
 // Check holds a PromQL expression against the catalogue: every metric of ours exists, and every label that is matched, grouped by or left

@@ -2,12 +2,14 @@ package manifests
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sigs.k8s.io/yaml"
 
@@ -48,7 +50,7 @@ func readRules(t *testing.T) rules {
 	t.Helper()
 	var r rules
 	readYAML(t, alertsFile, &r)
-	if len(r.all()) < 14 {
+	if len(r.all()) < 16 {
 		t.Fatalf("%d rules", len(r.all()))
 	}
 	return r
@@ -79,41 +81,93 @@ func TestAlertsFireAndAreSilent(t *testing.T) {
 	promtool(t, nil, "test", "rules", "testdata/alerts_test.yaml")
 }
 
-// An alert that was never seen firing may never fire, one that was never seen silent may always.
-func TestEveryAlertIsTested(t *testing.T) {
-	var file struct {
-		RuleFiles          []string `json:"rule_files"`
-		EvaluationInterval string   `json:"evaluation_interval"`
-		Tests              []struct {
-			Name           string `json:"name"`
-			Interval       string `json:"interval"`
-			InputSeries    []any  `json:"input_series"`
-			PromqlExprTest []struct {
-				Expr       string `json:"expr"`
-				EvalTime   string `json:"eval_time"`
-				ExpSamples []any  `json:"exp_samples"`
-			} `json:"promql_expr_test"`
-		} `json:"tests"`
+// ruleTests is what the tests read of promtool's.
+type ruleTests struct {
+	RuleFiles          []string `json:"rule_files"`
+	EvaluationInterval string   `json:"evaluation_interval"`
+	Tests              []struct {
+		Name           string     `json:"name"`
+		Interval       string     `json:"interval"`
+		InputSeries    []any      `json:"input_series"`
+		PromqlExprTest []exprTest `json:"promql_expr_test"`
+		AlertRuleTest  []any      `json:"alert_rule_test"`
+	} `json:"tests"`
+}
+
+type exprTest struct {
+	Expr       string `json:"expr"`
+	EvalTime   string `json:"eval_time"`
+	ExpSamples []struct {
+		Labels string  `json:"labels"`
+		Value  float64 `json:"value"`
+	} `json:"exp_samples"`
+}
+
+// says tells whether the expression sees the rule firing, or sees nothing of it. Two rules share a name and differ in their severity.
+func (e exprTest) says(r rule) (fires, silent bool) {
+	if !strings.Contains(unified(e.Expr), `"`+r.Alert+`"`) {
+		return false, false
 	}
-	readYAML(t, "testdata/alerts_test.yaml", &file)
-	for _, r := range readRules(t).all() {
-		fires, silent := false, false
-		for _, test := range file.Tests {
-			for _, e := range test.PromqlExprTest {
-				if strings.Contains(unified(e.Expr), `"`+r.Alert+`"`) {
-					fires = fires || len(e.ExpSamples) > 0
-					silent = silent || len(e.ExpSamples) == 0
-				}
-			}
-		}
-		if !fires || !silent {
-			t.Errorf("alert %s: seen firing %t, seen silent %t", r.Alert, fires, silent)
-		}
+	severity := fmt.Sprintf("severity=%q", r.Labels["severity"])
+	for _, sample := range e.ExpSamples {
+		text := e.Expr + sample.Labels
+		fires = fires || strings.Contains(text, severity) && strings.Contains(text, `alertstate="firing"`)
 	}
+	other := strings.Contains(e.Expr, "severity=") && !strings.Contains(e.Expr, severity)
+	return fires, len(e.ExpSamples) == 0 && !other
 }
 
 // unified makes alertname=~"A|B" look like "A" and "B".
 func unified(expr string) string { return strings.ReplaceAll(expr, "|", `" "`) }
+
+// An alert that was never seen firing may never fire, one that was never seen silent may always, and one that was not seen to end wakes people until it is
+// switched off.
+func TestEveryAlertIsTested(t *testing.T) {
+	var file ruleTests
+	readYAML(t, "testdata/alerts_test.yaml", &file)
+	for _, r := range readRules(t).all() {
+		before, firing, after := false, false, false
+		for _, test := range file.Tests {
+			quiet, fired := false, false
+			for _, e := range test.PromqlExprTest { // in the order of their times
+				fires, silent := e.says(r)
+				before = before || fires && quiet
+				after = after || silent && fired
+				quiet, fired = quiet || silent, fired || fires
+			}
+			firing = firing || fired
+		}
+		if !before || !firing || !after {
+			t.Errorf("alert %s, %s: seen firing %t, silent before %t, silent after %t", r.Alert, r.Labels["severity"], firing, before, after)
+		}
+	}
+	for _, test := range file.Tests {
+		if !slices.IsSortedFunc(test.PromqlExprTest, func(a, b exprTest) int { return int(at(t, a) - at(t, b)) }) {
+			t.Errorf("%s: not in the order of their times", test.Name)
+		}
+	}
+}
+
+func at(t *testing.T, e exprTest) time.Duration {
+	t.Helper()
+	d, err := time.ParseDuration(e.EvalTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// Rules are one by name and severity: else one of two could go without a test.
+func TestNoTwoRulesAreAlike(t *testing.T) {
+	seen := map[string]bool{}
+	for _, r := range readRules(t).all() {
+		key := r.Alert + " " + r.Labels["severity"]
+		if seen[key] {
+			t.Errorf("two rules are %s", key)
+		}
+		seen[key] = true
+	}
+}
 
 // Somebody is woken by it: he must learn how bad it is, what it is about, and what to do.
 func TestEveryAlertSaysWhatToDo(t *testing.T) {

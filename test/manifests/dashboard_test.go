@@ -84,6 +84,22 @@ func TestDashboardQueriesAreOfTheCatalogue(t *testing.T) {
 	}
 }
 
+// Who looks at the dashboard when the alert has come must see what the alert saw.
+func TestDashboardShowsWhatTheNodesAlertCompares(t *testing.T) {
+	plain := func(expr string) string { return strings.Join(strings.Fields(expr), " ") }
+	for _, r := range readRules(t).all() {
+		if r.Alert != "NodeConnectionsDisagree" {
+			continue
+		}
+		for _, query := range readDashboard(t).queries() {
+			if plain(query)+" != 0" == plain(r.Expr) {
+				return
+			}
+		}
+	}
+	t.Error("no panel shows the expression of NodeConnectionsDisagree")
+}
+
 // promtool takes them as recording rules, and so parses each.
 func TestDashboardQueriesArePromQL(t *testing.T) {
 	type record struct {

@@ -2,6 +2,8 @@ package manifests
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -76,4 +78,24 @@ func hasPort(c corev1.Container, name string) bool {
 		}
 	}
 	return false
+}
+
+// Alerts and dashboard know a node by the label "node": a plugin's metrics get it from its monitor, the controller's have it of their own, which a monitor's
+// would rename.
+func TestMonitorsTellTheNode(t *testing.T) {
+	for _, m := range every[*podMonitor](load(t)) {
+		sets := 0
+		for _, r := range m.Spec.PodMetricsEndpoints[0].Relabelings {
+			if r.TargetLabel == "node" && slices.Equal(r.SourceLabels, []string{"__meta_kubernetes_pod_node_name"}) {
+				sets++
+			}
+		}
+		want := 0
+		if strings.HasSuffix(m.Name, "-node") {
+			want = 1
+		}
+		if sets != want {
+			t.Errorf("PodMonitor %s sets the label node %d times, want %d", m.Name, sets, want)
+		}
+	}
 }

@@ -120,7 +120,7 @@ func TestRealPrometheusScrapes(t *testing.T) {
 			t.Errorf("%s: %v", r.Name, r.Alerts)
 		}
 	}
-	if len(rules) < 14 {
+	if len(rules) < 16 {
 		t.Errorf("%d rules", len(rules))
 	}
 }
