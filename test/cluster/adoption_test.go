@@ -84,8 +84,16 @@ func (i *installation) onSimulator(rds, file string) string {
 	return filepath.Join(i.in(rds), "files", file)
 }
 
-// console types a command at an RDS, as its administrator.
+// console types a command that answers nothing at an RDS, as its administrator.
 func (i *installation) console(rds, command string) {
+	i.t.Helper()
+	if out := i.ask(rds, command); out != "" { // the console answers 0 and prints what went wrong
+		i.t.Fatalf("%s: %s", command, out)
+	}
+}
+
+// ask types a command at an RDS and answers what it printed.
+func (i *installation) ask(rds, command string) string {
 	i.t.Helper()
 	text, err := os.ReadFile(filepath.Join(i.in(rds), "keys", "admin"))
 	i.must(err)
@@ -103,7 +111,6 @@ func (i *installation) console(rds, command string) {
 	session, err := client.NewSession()
 	i.must(err)
 	out, err := session.CombinedOutput(command)
-	if err != nil || strings.TrimSpace(string(out)) != "" { // the console answers 0 and prints what went wrong
-		i.t.Fatalf("%s: %v: %s", command, err, out)
-	}
+	i.must(err)
+	return strings.TrimSpace(string(out))
 }

@@ -33,6 +33,7 @@ type installation struct {
 	dir       string // configuration, sockets, the RDS's data
 	chart     chart
 	pod       string              // of the controller, for what looks for it; mostly there is none
+	flags     map[string][]string // of sidecars, by container, in the place of the chart's
 	api       *controlplane.Proxy // the controllers' way to the API server
 
 	simulators map[string]*controlplane.Process // by the name of the RDS
@@ -230,6 +231,7 @@ func get(ctx context.Context, url string) (status int, body string, err error) {
 
 // sidecar is started again whenever it ends, as the kubelet does: the sidecars end themselves when they lose the driver.
 type sidecar struct {
+	name  string
 	stop  context.CancelFunc
 	ended sync.WaitGroup
 }
@@ -247,10 +249,11 @@ func (r *replica) startSidecars() {
 func (r *replica) startSidecar(name string) {
 	i := r.of
 	i.t.Helper()
-	arguments := i.chart.arguments(i.t, name, "--csi-address="+r.socket(), "--kubeconfig="+i.in("sidecar.kubeconfig"),
-		"--leader-election-namespace="+i.namespace, "--v=5")
+	arguments := i.chart.arguments(i.t, name, append([]string{
+		"--csi-address=" + r.socket(), "--kubeconfig=" + i.in("sidecar.kubeconfig"), "--leader-election-namespace=" + i.namespace, "--v=5",
+	}, i.flags[name]...)...)
 	ctx, stop := context.WithCancel(context.Background())
-	s := &sidecar{stop: stop}
+	s := &sidecar{name: name, stop: stop}
 	// env becomes the program, and what it sets is as in the pod.
 	arguments = slices.Concat([]string{"NAMESPACE=" + i.namespace, "POD_NAME=" + i.pod, plane.Programs.Path(name)}, arguments)
 	s.ended.Go(func() { supervise(ctx, i.class+"-"+name+r.name, "/usr/bin/env", arguments) })
@@ -265,6 +268,16 @@ func (r *replica) die() {
 		s.end()
 	}
 	r.sidecars = nil
+}
+
+// stopSidecar ends one, as if its container did not start again.
+func (r *replica) stopSidecar(name string) {
+	r.sidecars = slices.DeleteFunc(r.sidecars, func(s *sidecar) bool {
+		if s.name == name {
+			s.end()
+		}
+		return s.name == name
+	})
 }
 
 func (s *sidecar) end() {
