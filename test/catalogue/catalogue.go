@@ -24,7 +24,8 @@ const (
 // Metric is one row of the table.
 type Metric struct {
 	Name, Type, Unit string
-	Labels           []string // sorted
+	Labels           []string            // sorted
+	Values           map[string][]string // of the labels whose values are listed; NAME in one stands for any name
 	Role             Role
 	Authority        string
 }
@@ -74,8 +75,9 @@ func row(line string) (Metric, error) {
 	}
 	m := Metric{
 		Name: strings.Trim(cells[0], "`"), Type: cells[1], Unit: cells[2],
-		Labels: quoted(cells[3]), Role: Role(cells[4]), Authority: cells[5],
+		Role: Role(cells[4]), Authority: cells[5],
 	}
+	m.Labels, m.Values = labels(cells[3])
 	switch {
 	case !slices.Contains([]string{"gauge", "counter", "histogram"}, m.Type):
 		return m, fmt.Errorf("type %q", m.Type)
@@ -87,14 +89,30 @@ func row(line string) (Metric, error) {
 	return m, nil
 }
 
-// quoted are the words in backticks: of the labels' cell these are the names, what follows a colon are values.
-func quoted(cell string) []string {
-	names := regexp.MustCompile("`[^`]+`").FindAllString(cell, -1)
-	for i := range names {
-		names[i] = strings.Trim(names[i], "`")
+// labels reads the labels' cell: names in backticks, and after a colon the values that a label has.
+func labels(cell string) (names []string, values map[string][]string) {
+	values = map[string][]string{}
+	for _, found := range regexp.MustCompile("`([^`]+)`(?::([^`]*))?").FindAllStringSubmatch(cell, -1) {
+		names = append(names, found[1])
+		for v := range strings.SplitSeq(found[2], ",") {
+			if v = strings.TrimSpace(v); v != "" {
+				values[found[1]] = append(values[found[1]], v)
+			}
+		}
 	}
 	slices.Sort(names)
-	return names
+	return names, values
+}
+
+// Has tells whether a label may have a value. What no values are listed of may have any.
+func (m Metric) Has(label, value string) bool {
+	listed := m.Values[label]
+	return len(listed) == 0 || slices.ContainsFunc(listed, func(v string) bool { return wildcard(v).MatchString(value) })
+}
+
+// wildcard is a listed value, in which NAME stands for any name.
+func wildcard(listed string) *regexp.Regexp {
+	return regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(listed), "NAME", "[^/]+") + "$")
 }
 
 func unique(all []Metric) error {

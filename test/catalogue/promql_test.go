@@ -13,6 +13,7 @@ func TestCheck(t *testing.T) {
 	all := []catalogue.Metric{
 		{Name: "rds_csi_a_total", Type: "counter", Labels: []string{"kind"}},
 		{Name: "rds_csi_b_seconds", Type: "histogram", Labels: []string{"method"}},
+		{Name: "rds_csi_d", Type: "gauge", Labels: []string{"rds", "source"}, Values: map[string][]string{"source": {"nodes", "no|des", "rds/NAME/pool"}}},
 	}
 	for expr, wrong := range map[string]string{
 		`sum by (kind) (rate(rds_csi_a_total{kind=~"x|y", pod!=""}[5m]))`:                            "",
@@ -23,6 +24,19 @@ func TestCheck(t *testing.T) {
 		`rds_csi_a_total{method="x"}`:                            "no label method",
 		`sum by (method) (rds_csi_a_total)`:                      "has a label method",
 		`sum without(code) (rds_csi_a_total{kind="code=\"1\""})`: "has a label code",
+
+		`rds_csi_d{source="nodes"} + rds_csi_d{source!="rds/a-1/pool"} + rds_csi_d{source="",rds="what=ever}"}`: "",
+		`rds_csi_d{source=~"rds/.*/pool|nodes", source!~"no.*"} + rds_csi_d{source=~"(nodes|other)"}`:           "",
+		`rds_csi_d{rds=~"$rds",source=~"$source"}[$__rate_interval]`:                                            "",
+		`rds_csi_d{rds="x",source="node"}`:                                                                      `source is never "node" for rds_csi_d`,
+		`rds_csi_d{source!="Nodes"}`:                                                                            `source is never "Nodes"`,
+		`rds_csi_d{source="rds/a/b/pool"}`:                                                                      `source is never "rds/a/b/pool"`,
+		`rds_csi_d{source=~"nodes|pool"}`:                                                                       `no source of rds_csi_d matches "pool"`,
+		`rds_csi_d{source!~"pool|nodes"}`:                                                                       `no source of rds_csi_d matches "pool"`,
+		`rds_csi_d{source=~"(node|pool)"}`:                                                                      `no source of rds_csi_d matches "(node|pool)"`,
+		`rds_csi_d{source=~"["}`:                                                                                "missing closing",
+		`x{source="node"} + rds_csi_d{source = "node"}`:                                                         "source is never",
+		`label_replace(rds_csi_d{source="x"},"a","b","c")`:                                                      "source is never",
 	} {
 		_, err := catalogue.Check(all, expr)
 		if wrong == "" && err != nil || wrong != "" && (err == nil || !strings.Contains(err.Error(), wrong)) {
