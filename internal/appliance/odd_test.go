@@ -66,6 +66,9 @@ func (d odd) Menu(path string) (console.Menu, bool) {
 func (d odd) Allowed(string, string) bool { return true }
 func (d odd) Dialect() console.Dialect    { return console.Dialect{ErrorLocation: true} }
 
+// Down: there is no wire.
+func (d odd) Down() error { return nil }
+
 // Run is the driver's way to the device, without the wire.
 func (d odd) Run(ctx context.Context, s routeros.Script) (routeros.Reply, error) {
 	var out bytes.Buffer

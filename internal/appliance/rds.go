@@ -23,6 +23,8 @@ type Settings struct {
 type Runner interface {
 	// Run sends one script and returns what it printed; errors wrap the sentinels of routeros.
 	Run(context.Context, routeros.Script) (routeros.Reply, error)
+	// Down answers at once why no script can be sent, when that is known; see routeros.Client.
+	Down() error
 }
 
 // RDS is one appliance. It holds no state but its settings; it may be used by many goroutines. Locks per volume are the
@@ -49,6 +51,14 @@ func NewRDS(settings Settings, runner Runner) (*RDS, error) {
 
 // Name is the RDS's name in the configuration.
 func (r *RDS) Name() string { return r.settings.Name }
+
+// Down answers at once, without asking the RDS, why it cannot be asked; nil when it may be. ErrUnavailable.
+func (r *RDS) Down() error {
+	if err := r.runner.Down(); err != nil {
+		return r.translate("its console", err)
+	}
+	return nil
+}
 
 // volume reads one row. Owner is decided by the comment alone, as on the device. SizeBytes is zero when the RDS does not
 // say it, as when the image or its pool is gone.

@@ -17,6 +17,8 @@ type console struct {
 	sent    []routeros.Script
 }
 
+func (c *console) Down() error { return nil }
+
 func (c *console) Run(_ context.Context, s routeros.Script) (routeros.Reply, error) {
 	c.sent = append(c.sent, s)
 	if len(c.replies) == 0 {

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -26,8 +27,10 @@ type Volumes interface {
 	Export(ctx context.Context, slot string) (appliance.Volume, error)
 }
 
-// Pools is what an RDS tells about all of its volumes.
+// Pools is what an RDS tells about all of its volumes, or why it tells nothing.
 type Pools interface {
+	// Down answers at once, without asking it, why the RDS cannot be asked; nil when it may be.
+	Down() error
 	// List answers every volume item, each with its owner.
 	List(context.Context) ([]appliance.Volume, error)
 	// Capacity answers for the pool that a path lies in; the zero path is the RDS's own.
@@ -76,6 +79,18 @@ type Ledger interface {
 type Fleet struct {
 	ClusterID  string
 	Appliances map[string]Appliance // by the name in the configuration
+}
+
+// down says which of these RDSs are known to be away. A single RDS never is: calls for it keep nobody waiting, and may as well
+// succeed once it is back.
+func (f *Fleet) down(names ...string) error {
+	var faults []error
+	for _, name := range names {
+		if rds, ok := f.Appliances[name]; ok && len(f.Appliances) > 1 {
+			faults = append(faults, rds.Down())
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // Controller is the CSI controller service.
@@ -179,7 +194,8 @@ func (c *Controller) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequ
 	return &csi.DeleteVolumeResponse{}, nil
 }
 
-// appliance answers the RDS of that name, the default one for "".
+// appliance answers the RDS of that name, the default one for "". Of several one that is known to be away is refused at once: a
+// sidecar has a few workers for all of them, and those that wait for this one are missing for the others.
 func (c *Controller) appliance(name string) (*Fleet, Appliance, string, error) {
 	fleet := c.fleet.Load()
 	if fleet == nil {
@@ -191,6 +207,9 @@ func (c *Controller) appliance(name string) (*Fleet, Appliance, string, error) {
 	rds, ok := fleet.Appliances[name]
 	if !ok {
 		return nil, nil, "", refuse(codes.FailedPrecondition, "rds %q is not configured; configured are %s", name, knownParameters(fleet.Appliances))
+	}
+	if err := fleet.down(name); err != nil {
+		return nil, nil, "", err
 	}
 	return fleet, rds, name, nil
 }

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -98,54 +96,43 @@ func (c *Controller) claimed() (handles []string, known bool) {
 // ControllerListVolumeHealth answers the volumes of this cluster with which something is wrong. An RDS that does not answer
 // makes that known for its volumes, and hides nothing of the others.
 func (c *Controller) ControllerListVolumeHealth(ctx context.Context, req *csi.ControllerListVolumeHealthRequest) (*csi.ControllerListVolumeHealthResponse, error) {
-	after, err := parsePage(req)
+	fleet, want, err := c.listing(req)
 	if err != nil {
 		return nil, err
 	}
-	fleet := c.fleet.Load()
-	if fleet == nil {
-		return nil, c.Ready()
+	claimed, known := c.claimed()
+	ask := func(ctx context.Context, name string, _ Appliance) ([]illness, error) {
+		mine := slices.DeleteFunc(slices.Clone(claimed), func(h string) bool { return !strings.HasPrefix(h, name+"/") })
+		all, err := c.healthOf(ctx, fleet, name, mine)
+		if err != nil && known && ctx.Err() == nil {
+			return c.unasked(mine, name, err), nil
+		}
+		return all, err
 	}
-	if _, err := c.ledger.InUse(""); err != nil {
-		return nil, fmt.Errorf("health of volumes: %w", err)
-	}
-	ill, err := c.healthOfAll(ctx, fleet)
+	entries, next, err := list(ctx, fleet.Appliances, want, ask)
 	if err != nil {
 		return nil, err
 	}
-	entries, next := page(ill, (*csi.VolumeHealth).GetVolumeId, after, int(req.GetMaxEntries()))
 	return &csi.ControllerListVolumeHealthResponse{Entries: entries, NextToken: next}, nil
 }
 
-func (c *Controller) healthOfAll(ctx context.Context, fleet *Fleet) ([]*csi.VolumeHealth, error) {
-	claimed, known := c.claimed()
-	results := make(map[string][]*csi.VolumeHealth, len(fleet.Appliances))
-	var faults []error
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for name, rds := range fleet.Appliances {
-		mine := slices.DeleteFunc(slices.Clone(claimed), func(h string) bool { return !strings.HasPrefix(h, name+"/") })
-		wg.Go(func() {
-			result, err := c.healthOf(ctx, rds, mine)
-			if err != nil && known && ctx.Err() == nil {
-				result, err = c.unasked(mine, name, err), nil
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			results[name], faults = result, append(faults, err)
-		})
-	}
-	wg.Wait()
-	all := slices.Concat(slices.Collect(maps.Values(results))...)
-	slices.SortFunc(all, func(a, b *csi.VolumeHealth) int { return strings.Compare(a.GetVolumeId(), b.GetVolumeId()) })
-	return all, errors.Join(faults...)
+// illness is what is wrong with one volume.
+type illness = listed[*csi.VolumeHealth]
+
+func illnessOf(id appliance.ID, entries ...*healthEntry) illness {
+	return illness{id, &csi.VolumeHealth{VolumeId: id.String(), HealthStatuses: entries}}
 }
 
-// healthOf is that of one RDS's volumes: of what is this cluster's, and of what a PersistentVolume names.
-func (c *Controller) healthOf(ctx context.Context, rds Appliance, claimed []string) ([]*csi.VolumeHealth, error) {
+// healthOf is that of one RDS's volumes: of what is this cluster's, and of what a PersistentVolume names. One that is known to be away
+// is not waited for.
+func (c *Controller) healthOf(ctx context.Context, fleet *Fleet, name string, claimed []string) ([]illness, error) {
+	if err := fleet.down(name); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, healthPatience)
 	defer cancel()
-	list, err := rds.List(ctx)
+	rds := fleet.Appliances[name]
+	volumes, err := rds.List(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -153,8 +140,8 @@ func (c *Controller) healthOf(ctx context.Context, rds Appliance, claimed []stri
 	for _, handle := range claimed {
 		missing[handle] = true
 	}
-	var all []*csi.VolumeHealth
-	for _, v := range list {
+	var all []illness
+	for _, v := range volumes {
 		asked := missing[v.ID.Key()]
 		delete(missing, v.ID.Key())
 		nodes := c.ledger.Nodes(v.ID.Key())
@@ -168,26 +155,24 @@ func (c *Controller) healthOf(ctx context.Context, rds Appliance, claimed []stri
 			}
 		}
 		if entries := append(itemHealth(v, nodes), pools[at]...); len(entries) > 0 {
-			all = append(all, &csi.VolumeHealth{VolumeId: v.ID.String(), HealthStatuses: entries})
+			all = append(all, illnessOf(v.ID, entries...))
 		}
 	}
 	for handle := range missing {
 		if id, err := c.parseID(handle); err == nil {
-			all = append(all, &csi.VolumeHealth{VolumeId: id.Known(c.defaultRDS).String(), HealthStatuses: []*healthEntry{gone(id)}})
+			all = append(all, illnessOf(id.Known(c.defaultRDS), gone(id)))
 		}
 	}
 	return all, nil
 }
 
-func (c *Controller) unasked(claimed []string, rds string, err error) []*csi.VolumeHealth {
-	all := make([]*csi.VolumeHealth, 0, len(claimed))
+func (c *Controller) unasked(claimed []string, rds string, err error) []illness {
+	all := make([]illness, 0, len(claimed))
 	for _, handle := range claimed {
-		if id, err := c.parseID(handle); err == nil {
-			handle = id.Known(c.defaultRDS).String()
+		if id, bad := c.parseID(handle); bad == nil {
+			all = append(all, illnessOf(id.Known(c.defaultRDS),
+				ill(degraded, "RDSNotAnswering", "the controller cannot ask rds %s how the volume is: %v. Check that the RDS is up and that the controller reaches its management address", rds, err)))
 		}
-		all = append(all, &csi.VolumeHealth{VolumeId: handle, HealthStatuses: []*healthEntry{
-			ill(degraded, "RDSNotAnswering", "the controller cannot ask rds %s how the volume is: %v. Check that the RDS is up and that the controller reaches its management address", rds, err),
-		}})
 	}
 	return all
 }

@@ -1,8 +1,9 @@
 package driver_test
 
 import (
-	"log/slog"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -131,14 +132,74 @@ func TestPagesNeitherRepeatNorHide(t *testing.T) {
 	wants(t, err, codes.InvalidArgument)
 }
 
-// Half a list would look like detached volumes to the attacher.
+// A page asks the RDSs that it needs and no others: not those that earlier pages have ended with, nor those that later ones begin with.
+func TestPagesAskOnlyWhatTheyNeed(t *testing.T) {
+	s, fakes := site(t, driver.Topology{}, "rds3", "rds-0")
+	var want []string
+	for _, rds := range []string{"rds-0", rds1, rds2, "rds3"} {
+		var handles []string
+		for _, name := range []string{"a", "b"} {
+			req := createRequest(name, gib)
+			req.Parameters = map[string]string{"rds": rds}
+			reply, err := s.CreateVolume(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			handles = append(handles, reply.GetVolume().GetVolumeId())
+		}
+		slices.Sort(handles)
+		want = append(want, handles...)
+	}
+	asked := func() (calls []int) {
+		for _, rds := range []string{"rds-0", rds1, rds2, "rds3"} {
+			calls = append(calls, fakes[rds].Calls(appliancetest.List))
+		}
+		return calls
+	}
+	var got []string
+	token := ""
+	for _, calls := range [][]int{{1, 1, 0, 0}, {1, 2, 1, 0}, {1, 2, 2, 1}} {
+		reply, err := s.ListVolumes(t.Context(), &csi.ListVolumesRequest{MaxEntries: 3, StartingToken: token})
+		if err != nil || !slices.Equal(asked(), calls) {
+			t.Fatalf("asked %v, want %v; %v", asked(), calls, err)
+		}
+		got, token = append(got, ids(reply)...), reply.GetNextToken()
+		if len(got) == 3 { // a page that needs one that is away cannot be given, nor begun
+			fakes[rds2].SetDown(fmt.Errorf("rds %s: %w", rds2, appliance.ErrUnavailable))
+			_, err = s.ListVolumes(t.Context(), &csi.ListVolumesRequest{MaxEntries: 3, StartingToken: token})
+			wants(t, err, codes.Unavailable, rds2)
+			fakes[rds2].SetDown(nil)
+			fakes["rds-0"].SetDown(appliance.ErrUnavailable) // nothing more is wanted of this one
+		}
+	}
+	if token != "" || !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v, then %q", got, want, token)
+	}
+}
+
+// Half a list would look like detached volumes to the attacher. Who fails is named, and the others are heard to the end.
 func TestListFailsWhenOneRDSDoes(t *testing.T) {
-	one, two := appliancetest.NewFake(settings(t, rds1), gib), appliancetest.NewFake(settings(t, "rds2"), gib)
-	c := driver.NewController(rds1, attach.Standalone(), slog.New(slog.DiscardHandler))
-	c.Use(driver.Fleet{ClusterID: cluster, Appliances: map[string]driver.Appliance{rds1: one, "rds2": two}})
-	two.Fail(appliancetest.List, appliance.ErrUnavailable)
-	_, err := c.ListVolumes(t.Context(), &csi.ListVolumesRequest{})
-	wants(t, err, codes.Unavailable)
-	_, err = c.ListVolumes(t.Context(), &csi.ListVolumesRequest{})
-	wants(t, err, codes.OK)
+	s, fakes := site(t, driver.Topology{}, "rds3")
+	list := func() error {
+		_, err := s.ListVolumes(t.Context(), &csi.ListVolumesRequest{})
+		return err
+	}
+	for _, bad := range []string{rds2, "rds3"} {
+		fakes[bad].Fail(appliancetest.List, fmt.Errorf("rds %s: %w", bad, appliance.ErrUnavailable))
+	}
+	wants(t, list(), codes.Unavailable, rds2, "rds3")
+	release := fakes[rds1].Hold(appliancetest.List)
+	fakes[rds2].Fail(appliancetest.List, fmt.Errorf("rds %s: %w", rds2, appliance.ErrUnavailable))
+	answered := make(chan error)
+	go func() { answered <- list() }()
+	waitFor(t, func() bool {
+		return fakes[rds1].Calls(appliancetest.List) == 2 && fakes[rds2].Calls(appliancetest.List) == 2
+	})
+	release()
+	err := <-answered
+	wants(t, err, codes.Unavailable, rds2)
+	if strings.Contains(err.Error(), rds1) {
+		t.Errorf("%s was cut off: %v", rds1, err)
+	}
+	wants(t, list(), codes.OK)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -180,54 +179,79 @@ func (c *Controller) snapshot(ctx context.Context, handle string) (appliance.Sna
 }
 
 // ListSnapshots answers this cluster's snapshots, ordered by id: all, those of one volume, or one. What names none that
-// could be is an empty list, says the specification.
+// could be is an empty list, says the specification. While an appliance that has part in it does not answer there is no list.
 func (c *Controller) ListSnapshots(ctx context.Context, req *csi.ListSnapshotsRequest) (*csi.ListSnapshotsResponse, error) {
-	after, err := parsePage(req)
+	want, err := parsePage(req)
 	if err != nil {
 		return nil, err
 	}
 	if err := c.Ready(); err != nil {
 		return nil, err
 	}
-	found, err := c.findSnapshots(ctx, req.GetSnapshotId(), req.GetSourceVolumeId())
+	appliances, ask, err := c.findSnapshots(req, want)
 	if err != nil {
 		return nil, err
 	}
-	entries := make([]*csi.ListSnapshotsResponse_Entry, 0, len(found))
-	for _, s := range found {
-		entries = append(entries, &csi.ListSnapshotsResponse_Entry{Snapshot: snapshotOf(s)})
+	entries, next, err := list(ctx, appliances, want, ask)
+	if err != nil {
+		return nil, err
 	}
-	id := func(e *csi.ListSnapshotsResponse_Entry) string { return e.GetSnapshot().GetSnapshotId() }
-	slices.SortFunc(entries, func(a, b *csi.ListSnapshotsResponse_Entry) int { return strings.Compare(id(a), id(b)) })
-	entries, next := page(entries, id, after, int(req.GetMaxEntries()))
 	return &csi.ListSnapshotsResponse{Entries: entries, NextToken: next}, nil
 }
 
-func (c *Controller) findSnapshots(ctx context.Context, snapshot, source string) ([]appliance.Snapshot, error) {
-	if snapshot != "" {
-		s, err := c.snapshot(ctx, snapshot)
-		switch {
-		case code(err) == codes.NotFound, err == nil && source != "" && !c.same(s.SourceVolume, source):
-			return nil, nil
-		case err != nil:
-			return nil, err
+type snapshotEntry = listed[*csi.ListSnapshotsResponse_Entry]
+
+func entryOf(s appliance.Snapshot) snapshotEntry {
+	return snapshotEntry{s.ID, &csi.ListSnapshotsResponse_Entry{Snapshot: snapshotOf(s)}}
+}
+
+// findSnapshots says which appliances to ask, and what. Who names a volume or a snapshot has named its appliance.
+func (c *Controller) findSnapshots(req *csi.ListSnapshotsRequest, want page) (map[string]Appliance, question[*csi.ListSnapshotsResponse_Entry], error) {
+	source := req.GetSourceVolumeId()
+	of := func(s appliance.Snapshot) bool { return source == "" || c.same(s.SourceVolume, source) }
+	ask := func(ctx context.Context, _ string, rds Appliance) (found []snapshotEntry, err error) {
+		all, err := rds.ListSnapshots(ctx)
+		for _, s := range all {
+			if of(s) {
+				found = append(found, entryOf(s))
+			}
 		}
-		return []appliance.Snapshot{s}, nil
+		return found, err
 	}
-	appliances := c.fleet.Load().Appliances
-	if source != "" {
-		id, err := c.parseID(source)
-		if err != nil {
-			return nil, nil //nolint:nilerr // no volume has that handle, so there is no snapshot of it
-		}
-		_, rds, name, err := c.appliance(id.RDS)
-		if err != nil {
-			return nil, err
-		}
-		appliances = map[string]Appliance{name: rds}
+	switch id := req.GetSnapshotId(); {
+	case id != "":
+		named, ok := c.parseSnapshotID(id)
+		return c.alone(named, ok, func(ctx context.Context, _ string, rds Appliance) ([]snapshotEntry, error) {
+			s, err := rds.GetSnapshot(ctx, named.Slot)
+			switch {
+			case code(err) == codes.NotFound, err == nil && !of(s):
+				return nil, nil
+			case err != nil:
+				return nil, err
+			}
+			return []snapshotEntry{entryOf(s)}, nil
+		})
+	case source != "":
+		named, err := c.parseID(source)
+		return c.alone(named, err == nil, ask)
 	}
-	found, err := everywhere(ctx, appliances, func(ctx context.Context, rds Appliance) ([]appliance.Snapshot, error) { return rds.ListSnapshots(ctx) })
-	return slices.DeleteFunc(found, func(s appliance.Snapshot) bool { return source != "" && !c.same(s.SourceVolume, source) }), err
+	fleet := c.fleet.Load()
+	if err := fleet.down(want.pending(fleet.Appliances)...); err != nil {
+		return nil, nil, fmt.Errorf("list of snapshots: %w", err)
+	}
+	return fleet.Appliances, ask, nil
+}
+
+// alone asks the one appliance that an id names, and nobody for an id that this driver cannot have issued.
+func (c *Controller) alone(id appliance.ID, ok bool, ask question[*csi.ListSnapshotsResponse_Entry]) (map[string]Appliance, question[*csi.ListSnapshotsResponse_Entry], error) {
+	if !ok {
+		return nil, ask, nil
+	}
+	_, rds, name, err := c.appliance(id.RDS)
+	if err != nil {
+		return nil, nil, err
+	}
+	return map[string]Appliance{name: rds}, ask, nil
 }
 
 // same says whether a handle names the volume, in whichever way it is written.
@@ -241,6 +265,18 @@ type content struct {
 	source appliance.Source
 	id     appliance.ID // of the volume or the snapshot
 	given  *csi.VolumeContentSource
+}
+
+// String names where the contents come from; it is empty for a volume that begins empty.
+func (f content) String() string {
+	if f.given == nil {
+		return ""
+	}
+	kind := "volume"
+	if f.given.GetSnapshot() != nil {
+		kind = "snapshot"
+	}
+	return kind + " " + f.id.String()
 }
 
 // contentOf reads a volume_content_source.

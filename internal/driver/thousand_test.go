@@ -22,6 +22,8 @@ type canned struct {
 	commands int
 }
 
+func (c *canned) Down() error { return nil }
+
 func (c *canned) Run(context.Context, routeros.Script) (routeros.Reply, error) {
 	c.commands++
 	return c.reply, nil

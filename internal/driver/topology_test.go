@@ -1,11 +1,9 @@
 package driver_test
 
 import (
-	"context"
 	"log/slog"
 	"maps"
 	"testing"
-	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -158,54 +156,4 @@ func TestWithoutTopologyNothingChanges(t *testing.T) {
 	}
 	_, err = s.ControllerPublishVolume(t.Context(), publishRequest(reply.GetVolume().GetVolumeId(), "anywhere"))
 	wants(t, err, codes.OK)
-}
-
-// One RDS that says nothing keeps no call for another waiting, whatever waits for the silent one.
-func TestASilentRDSSlowsNoOther(t *testing.T) {
-	s, fakes := site(t, driver.Topology{})
-	ctx, cancel := context.WithCancel(t.Context())
-	var ended []chan struct{}
-	silent := func(op appliancetest.Op, call func()) {
-		t.Cleanup(fakes["rds2"].Hold(op))
-		before, done := fakes["rds2"].Calls(op), make(chan struct{})
-		go func() { defer close(done); call() }()
-		ended = append(ended, done)
-		waitFor(t, func() bool { return fakes["rds2"].Calls(op) > before })
-	}
-	for i := range 4 { // more than there are workers somewhere
-		req := createRequest("silent-"+string(rune('a'+i)), gib)
-		req.Parameters = map[string]string{"rds": "rds2"}
-		silent(appliancetest.Create, func() { _, _ = s.CreateVolume(ctx, req) })
-	}
-	silent(appliancetest.Export, func() { _, _ = s.ControllerPublishVolume(ctx, publishRequest("rds2/pvc-x", "node-a")) })
-	silent(appliancetest.Delete, func() { _, _ = s.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: "rds2/pvc-y"}) })
-	silent(appliancetest.Expand, func() { _, _ = s.ControllerExpandVolume(ctx, expandRequest("rds2/pvc-z", gib)) })
-	silent(appliancetest.Capacity, func() {
-		_, _ = s.GetCapacity(ctx, &csi.GetCapacityRequest{Parameters: map[string]string{"rds": "rds2"}})
-	})
-	silent(appliancetest.List, func() { _, _ = s.ListVolumes(ctx, &csi.ListVolumesRequest{}) })
-
-	prompt, stop := context.WithTimeout(t.Context(), 5*time.Second)
-	defer stop()
-	reply, err := s.CreateVolume(prompt, createRequest("pvc-1", gib))
-	wants(t, err, codes.OK)
-	id := reply.GetVolume().GetVolumeId()
-	_, err = s.ControllerPublishVolume(prompt, publishRequest(id, "node-a"))
-	wants(t, err, codes.OK)
-	_, err = s.ControllerExpandVolume(prompt, expandRequest(id, 2*gib))
-	wants(t, err, codes.OK)
-	_, err = s.GetCapacity(prompt, &csi.GetCapacityRequest{})
-	wants(t, err, codes.OK)
-	_, err = s.ControllerGetVolumeHealth(prompt, &csi.ControllerGetVolumeHealthRequest{VolumeId: id})
-	wants(t, err, codes.OK)
-	for _, detached := range []string{"rds2/pvc-quiet", id} {
-		_, err = s.ControllerUnpublishVolume(prompt, &csi.ControllerUnpublishVolumeRequest{VolumeId: detached, NodeId: "node-a"})
-		wants(t, err, codes.OK)
-	}
-	_, err = s.DeleteVolume(prompt, &csi.DeleteVolumeRequest{VolumeId: id})
-	wants(t, err, codes.OK)
-	cancel()
-	for _, done := range ended {
-		<-done
-	}
 }

@@ -55,6 +55,7 @@ type Fake struct {
 	before map[Op][]error
 	after  map[Op][]error
 	hold   map[Op]chan struct{}
+	down   error
 }
 
 // NewFake makes an empty RDS whose pool holds poolBytes.
@@ -112,6 +113,20 @@ func (f *Fake) Hold(op Op) (release func()) {
 		delete(f.hold, op)
 		close(gate)
 	})
+}
+
+// SetDown makes it known, or not, that the RDS is away; calls are answered all the same.
+func (f *Fake) SetDown(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down = err
+}
+
+// Down is what SetDown said.
+func (f *Fake) Down() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.down
 }
 
 // Calls counts the calls of op so far, failed ones included.
