@@ -197,17 +197,22 @@ func TestSilentRDS_B33(t *testing.T) {
 	p.until("rds2 is known again", func() bool { return p.shows(two, 0) })
 }
 
-// While another replica holds the Lease this one is ready, decides nothing, and shows nothing of the cluster.
-func TestStandby(t *testing.T) {
-	server := simtest.Start(t, sim.Options{})
+// startStandby starts a controller while another replica holds the Lease.
+func startStandby(t *testing.T, server *simtest.Server) *process {
+	t.Helper()
 	kubernetes := newAPI(t, "rds1/"+appliance.SlotFor("homelab", "pvc-1"))
 	kubernetes.lists["/apis/coordination.k8s.io/v1/namespaces/storage/leases/rds.csi.srvlab.io-controller"] = fmt.Sprintf(
 		`{"kind":"Lease","apiVersion":"coordination.k8s.io/v1","metadata":{"name":"rds.csi.srvlab.io-controller","namespace":"storage","resourceVersion":"1"},
 		"spec":{"holderIdentity":"controller-b","leaseDurationSeconds":3600,"acquireTime":%q,"renewTime":%[1]q}}`, time.Now().UTC().Format("2006-01-02T15:04:05.000000Z"))
 	kubernetes.up.Store(true)
 	config := rdsConfig("clusterID: homelab", server.Address, server.ClientKeyFile, server.HostKeyFingerprint) + everySecond
-	p := start(t, "controller", "--config", write(t, "config.yaml", config), "--kubeconfig", kubernetes.kubeconfig,
+	return start(t, "controller", "--config", write(t, "config.yaml", config), "--kubeconfig", kubernetes.kubeconfig,
 		"--leader-election", "--leader-election-namespace", "storage", "--leader-election-identity", "controller-a")
+}
+
+// While another replica holds the Lease this one is ready, decides nothing, and shows nothing of the cluster.
+func TestStandby(t *testing.T) {
+	p := startStandby(t, simtest.Start(t, sim.Options{}))
 	p.until("ready as a standby", func() bool {
 		code, text := p.get("/readyz")
 		return code == http.StatusOK && strings.Contains(text, "ok: standby, controller-b leads")

@@ -314,12 +314,13 @@ func (g *gate) pass(ctx context.Context, near net.Conn, target string) {
 	wg.Wait()
 }
 
-// api is as much of an API server as the controller asks of: lists in which nothing changes, and what it was sent.
+// api is as much of an API server as the controller asks of: lists in which little changes, and what it was sent.
 type api struct {
 	kubeconfig string
 	up         atomic.Bool
-	lists      map[string]string // by path
-	sent       buffer            // bodies of what was created or changed
+	lists      map[string]string      // by path
+	changes    map[string]chan string // watch events by path; where there is no channel nothing changes
+	sent       buffer                 // bodies of what was created or changed
 }
 
 // newAPI has one Node, and one volume of which its PersistentVolume and its VolumeAttachment tell that node-a has it.
@@ -356,11 +357,22 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnprocessableEntity) // an API server without streaming lists
 		_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422}`)
 	case r.URL.Query().Get("watch") != "":
-		w.WriteHeader(http.StatusOK)
-		w.(http.Flusher).Flush()
-		<-r.Context().Done() // nothing changes
+		a.watch(w, r)
 	default:
 		_, _ = io.WriteString(w, body)
+	}
+}
+
+func (a *api) watch(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusOK)
+	for {
+		w.(http.Flusher).Flush()
+		select {
+		case event := <-a.changes[r.URL.Path]:
+			_, _ = io.WriteString(w, event+"\n")
+		case <-r.Context().Done():
+			return
+		}
 	}
 }
 
