@@ -178,7 +178,9 @@
 // be admitted, the one written first, and never B. It is what keeps A admitted
 // when its publish has to be repeated (the RDS was down) and Kubernetes, which
 // counts only attached ones, makes B's within the skew. A restart forgets it:
-// then A may be refused like B until one of the two is deleted. The other way
+// then A may be refused like B until one of the two is deleted; a standby that
+// watched has not forgotten, and may admit A where the leader before it, which
+// found both, refused both. The other way
 // round there is nothing: what a process refuses because of others, its successor
 // refuses.
 //

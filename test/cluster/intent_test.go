@@ -1,0 +1,91 @@
+//go:build cluster
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// What a leader admitted, and nobody wrote down yet, its successor does not know. It decides by the VolumeAttachments
+// alone, and lets the other node in as little. Who has seen which of the two came first goes on with that one; who finds
+// both, made within ten seconds, in its first list, refuses both until one of them is gone.
+func TestHandOverLosesNoIntent(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	a, b := i.node("a"), i.node("b")
+	volumes := i.claims(2)
+	found, watched := volumes[0], volumes[1]
+	one, two := i.replica, i.newReplica("-two")
+	one.stopSidecar("csi-attacher") // nothing is written down
+	i.admitAndRefuse(found, a, b)
+	two.startController()
+	if note := two.awaitReady(); !strings.Contains(note, "standby") {
+		t.Fatalf("the second replica says %q", note)
+	}
+	i.admitAndRefuse(watched, a, b)
+
+	one.die()
+	f := two.follow()
+	f.await(t, gauge, "0")
+	two.awaitAnswer(watched, b, codes.FailedPrecondition, a)
+	two.awaitAnswer(watched, a, codes.OK)
+	two.awaitAnswer(watched, b, codes.FailedPrecondition, a)
+	two.awaitAnswer(found, b, codes.FailedPrecondition, a)
+	two.awaitAnswer(found, a, codes.FailedPrecondition, b)
+
+	two.startSidecars()
+	i.awaitAttached(attachmentName(watched, a))
+	i.awaitRefused(attachmentName(watched, b), b, a)
+	i.awaitRefused(attachmentName(found, b), b, a)
+	i.awaitRefused(attachmentName(found, a), a, b)
+	i.detach(attachmentName(found, b))
+	i.awaitAttached(attachmentName(found, a))
+	f.await(t, gauge, "2")
+	f.only(t, gauge, "0", "1", "2")
+}
+
+// admitAndRefuse has the leader admit one node, which stays in its memory, and refuse another one.
+func (i *installation) admitAndRefuse(v *corev1.PersistentVolume, node, other string) {
+	i.t.Helper()
+	i.attach(v, node)
+	i.awaitAnswer(v, node, codes.OK)
+	i.attach(v, other)
+	i.awaitAnswer(v, other, codes.FailedPrecondition, node)
+}
+
+// awaitAnswer asks the controller as external-attacher does, again for as long as it has not seen the VolumeAttachment,
+// and asserts what it answers then.
+func (r *replica) awaitAnswer(v *corev1.PersistentVolume, node string, want codes.Code, words ...string) {
+	i := r.of
+	i.t.Helper()
+	connection, err := grpc.NewClient("unix://"+r.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	i.must(err)
+	defer func() { _ = connection.Close() }()
+	request := &csi.ControllerPublishVolumeRequest{
+		VolumeId: v.Spec.CSI.VolumeHandle, NodeId: node, VolumeContext: v.Spec.CSI.VolumeAttributes,
+		VolumeCapability: &csi.VolumeCapability{
+			AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: "ext4"}},
+			AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER},
+		},
+	}
+	i.poll("volume "+v.Name+" is asked for on node "+node, r.controller, func(ctx context.Context) error {
+		_, err := csi.NewControllerClient(connection).ControllerPublishVolume(ctx, request)
+		switch code := status.Code(err); {
+		case code == codes.NotFound, code == codes.Unavailable:
+			return err
+		case code != want, !containsAll(fmt.Sprint(err), words):
+			i.t.Fatalf("volume %s for node %s: %v, want %s with %q", v.Name, node, err, want, words)
+		}
+		return nil
+	})
+}
