@@ -68,6 +68,7 @@ func table() []mapping {
 		{filesystem.ErrBusy, codes.FailedPrecondition},
 		{filesystem.ErrForeignSignature, codes.FailedPrecondition},
 		{filesystem.ErrNotBlank, codes.FailedPrecondition},
+		{filesystem.ErrNoData, codes.FailedPrecondition},
 		{filesystem.ErrReadOnly, codes.FailedPrecondition},
 		{filesystem.ErrShared, codes.FailedPrecondition},
 		{filesystem.ErrNotMounted, codes.FailedPrecondition},

@@ -21,6 +21,8 @@ const (
 	keyCtrlLoss  = "ctrlLossTimeout"
 	keyReconnect = "reconnectDelay"
 	keyFSType    = "fsType"
+	// keySource is the snapshot or the volume that a volume was made from. Such a one is never formatted.
+	keySource = "source"
 	// keyClassAddress keeps an address that the StorageClass named: it is the administrator's choice for this volume and
 	// outlives a change of the RDS's own address, which every publish brings anew.
 	keyClassAddress = "storageClassNVMeAddress"
@@ -72,12 +74,13 @@ func parseMigration(text string) (time.Duration, error) {
 }
 
 // volumeContext is what the node has to know of a volume for all its life.
-func volumeContext(v appliance.Volume, p parameters) map[string]string {
+func volumeContext(v appliance.Volume, p parameters, from content) map[string]string {
 	context := connectionContext(v)
 	for key, value := range map[string]string{
 		keyCtrlLoss:     p.ctrlLossTimeout,
 		keyReconnect:    p.reconnectDelay,
 		keyFSType:       p.fsType,
+		keySource:       from.String(),
 		keyClassAddress: p.nvmeAddress,
 		keyMigration:    p.migrationTimeout,
 		keySharing:      p.sharing,
@@ -109,6 +112,7 @@ type connection struct {
 	options   nvme.Options
 	sizeBytes int64 // 0: not told
 	fsType    string
+	source    string // what its contents were made from
 }
 
 // parseConnection reads the contexts of a request for the volume whose subsystem must be nqn.
@@ -117,7 +121,7 @@ type connection struct {
 // can trust the derivation: a subsystem that this driver did not name is never connected, and never disconnected.
 func parseConnection(nqn string, publish, volume map[string]string, defaults nvme.Options) (connection, error) {
 	get := func(key string) string { return cmp.Or(publish[key], volume[key]) }
-	c := connection{target: nvme.Target{NQN: nqn, Address: get(keyAddress)}, options: defaults, fsType: volume[keyFSType]}
+	c := connection{target: nvme.Target{NQN: nqn, Address: get(keyAddress)}, options: defaults, fsType: volume[keyFSType], source: volume[keySource]}
 	if given := get(keyNQN); given != "" && given != nqn {
 		return c, invalid("context names subsystem %q, but the volume's is %s: the node connects no other", given, nqn)
 	}

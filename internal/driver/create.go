@@ -106,7 +106,7 @@ func (c *Controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 	return &csi.CreateVolumeResponse{Volume: &csi.Volume{
 		VolumeId:           v.ID.String(),
 		CapacityBytes:      v.SizeBytes,
-		VolumeContext:      volumeContext(v, want.parameters),
+		VolumeContext:      volumeContext(v, want.parameters, want.from),
 		ContentSource:      req.GetVolumeContentSource(),
 		AccessibleTopology: c.Topology.accessible(name),
 	}}, nil

@@ -288,7 +288,7 @@ func (n *Node) mount(ctx context.Context, ns nvme.Namespace, conn connection, p 
 		}
 	}
 	dev := deviceOf(ns)
-	dev.ReadOnly = readOnlyAtNode(p.capability)
+	dev.ReadOnly, dev.Source = readOnlyAtNode(p.capability), conn.source
 	return n.cfg.Filesystem.Stage(ctx, dev, p.path, fsType, mount.GetMountFlags())
 }
 

@@ -315,6 +315,18 @@ func TestContextsSayHowToConnect(t *testing.T) {
 	}
 }
 
+// What was made from a snapshot and reads as zeros has lost its data: a new file system would hide it.
+func TestWhatWasRestoredIsNotFormatted(t *testing.T) {
+	s := newNodeScene(t)
+	restored := func(r *csi.NodeStageVolumeRequest) {
+		r.VolumeContext = map[string]string{"source": "snapshot rds1/snap-1"}
+	}
+	wants(t, s.stage(restored), codes.FailedPrecondition, "rds1/")
+	s.is(0, 0, 0)
+	s.must(s.stage())
+	s.must(s.stage(restored))
+}
+
 // told keeps how a volume is to be mounted.
 type told struct {
 	*drivertest.Kernel

@@ -97,6 +97,9 @@ func TestSnapshotsAndClones(t *testing.T) {
 					t.Errorf("%s: %d commands", name, n)
 				}
 				v := r.restored(name, 128*mib, source)
+				if from := v.GetVolumeContext()["source"]; !strings.HasSuffix(from, " "+map[string]string{"restored": s.GetSnapshotId(), "cloned": id}[name]) {
+					t.Errorf("%s: made from %q, says the volume context", name, from)
+				}
 				if v.GetCapacityBytes() != 128*mib || v.GetContentSource().String() != source.String() {
 					t.Errorf("%s: %v", name, v)
 				}

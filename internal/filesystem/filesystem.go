@@ -21,6 +21,8 @@ var (
 	ErrUnreadable = errors.New("device unreadable")
 	// ErrNotBlank means: no signature, yet data; it is neither mounted nor formatted.
 	ErrNotBlank = errors.New("device is not blank")
+	// ErrNoData means: the device was made from a snapshot or a volume and reads as zeros; it is not formatted.
+	ErrNoData = errors.New("device holds nothing")
 	// ErrForeignSignature means: the device holds something else than asked for.
 	ErrForeignSignature = errors.New("device holds something else")
 	// ErrWrongDevice means: the path, the size or the mount is not this volume's.
@@ -62,6 +64,9 @@ type Device struct {
 	// ReadOnly: nothing is written to it. It is not formatted, its file system's log is not replayed,
 	// and the kernel refuses every write until it is staged otherwise.
 	ReadOnly bool
+	// Source is the snapshot or volume that the device's contents were made from; empty for a volume that began empty.
+	// What was made from another is never formatted: were it blank, its data would be what is missing.
+	Source string
 }
 
 // Mount is one entry of the kernel's mount table.

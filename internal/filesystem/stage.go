@@ -161,6 +161,10 @@ func (f *Filesystem) prepare(ctx context.Context, dev Device, d disk, fstype str
 	case Foreign:
 		return fmt.Errorf("%w: it holds %s, wanted %s; nothing was changed", ErrForeignSignature, c.Detail, fstype)
 	case Blank:
+		if dev.Source != "" {
+			return fmt.Errorf("%w, although it was made from %s, and is not formatted: either that held no file system, "+
+				"or its data is lost; look at %[2]s, and if it was never used, make the claim again without a data source", ErrNoData, dev.Source)
+		}
 		if dev.ReadOnly {
 			return fmt.Errorf("%w: it is blank, and making a file system is a write: use it once with ReadWriteOnce first, "+
 				"or make the claim from a snapshot or a volume that has data", ErrReadOnly)

@@ -268,6 +268,9 @@ func (k *Kernel) Stage(ctx context.Context, dev filesystem.Device, target, fsTyp
 	}
 	switch k.content[nqn] {
 	case "":
+		if dev.Source != "" {
+			return fmt.Errorf("%s: %w", dev.Path, filesystem.ErrNoData)
+		}
 		if dev.ReadOnly {
 			return fmt.Errorf("%s: %w: it is blank", dev.Path, filesystem.ErrReadOnly)
 		}
