@@ -15,7 +15,7 @@ import (
 // keys that they do not know: later versions add some.
 type tag struct {
 	cluster, name, from, claim string
-	unfinished                 bool // as after unfinishedMark; never written by String
+	unfinished, grown          bool // as after unfinishedMark and grownMark; never written by String
 }
 
 const (
@@ -60,7 +60,10 @@ func parseTag(comment string) tag {
 			values[key] = decode(value)
 		}
 	}
-	return tag{cluster: values["cluster"], name: values["name"], from: values["from"], claim: values["claim"], unfinished: values["unfinished"] != ""}
+	return tag{
+		cluster: values["cluster"], name: values["name"], from: values["from"], claim: values["claim"],
+		unfinished: values["unfinished"] != "", grown: strings.Contains(comment+" ", grownMark+" "),
+	}
 }
 
 // source is what a volume was made from. A snapshot's id has a form that no slot has.

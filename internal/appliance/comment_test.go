@@ -59,6 +59,11 @@ func TestParseTagTolerates(t *testing.T) {
 		"rds-csi/1 cluster=a name=%zz":                   {cluster: "a", name: "%zz"},
 		"rds-csi/1 cluster=a name=b cluster=other":       {cluster: "a", name: "b"},
 		"note: rds-csi/1 cluster=a name=b claim=d/e":     {},
+		"rds-csi/1 cluster=a name=b grown=yes":           {cluster: "a", name: "b", grown: true},
+		"rds-csi/1 cluster=a name=b grown=yes note":      {cluster: "a", name: "b", grown: true},
+		"rds-csi/1 cluster=a name=b grown=yesterday":     {cluster: "a", name: "b"},
+		"rds-csi/1 cluster=a name=b grown=%79es":         {cluster: "a", name: "b"},
+		"rds-csi/1 cluster=a name=b%20grown=yes":         {cluster: "a", name: "b grown=yes"},
 		"rds-csi/1 cluster=a name=b%20cluster%3Dother x": {cluster: "a", name: "b cluster=other"},
 	} {
 		if got := parseTag(comment); got != want {

@@ -89,7 +89,7 @@ func (r *RDS) Create(ctx context.Context, req CreateRequest) (Volume, error) {
 	if err := r.fits(v, p); err != nil {
 		return Volume{}, err
 	}
-	v, err = r.settle(ctx, v)
+	v, err = r.settle(ctx, v, false)
 	v.Address = cmp.Or(req.NVMeAddress, v.Address)
 	return v, err
 }

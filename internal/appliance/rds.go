@@ -84,6 +84,7 @@ func (r *RDS) volume(rec record) Volume {
 		Owner:           owner,
 		Source:          comment.source(),
 		Unfinished:      comment.unfinished,
+		Grown:           comment.grown,
 	}
 }
 

@@ -351,9 +351,11 @@ func TestScriptsAreShort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := Volume{ID: ID{Slot: p.slot}, MountFilesystem: true, Port: 4420}
+	lost := repair{v: Volume{ID: ID{Slot: p.slot}, MountFilesystem: true, Port: 4420}}
+	anew := repair{v: Volume{ID: ID{Slot: p.slot}, MountFilesystem: true, Port: 4420, Exported: true, Grown: true}, unused: true}
 	for _, b := range []*routeros.Builder{
-		getScript(adopted), listScript(), poolScript(p.dir), createScript(p), exportScript(r.settings.ClusterID, v, refuseCopied(v)),
+		getScript(adopted), listScript(), poolScript(p.dir), createScript(p), exportScript(r.settings.ClusterID, lost, refuseCopied(lost)),
+		exportScript(r.settings.ClusterID, anew, forgetClaims(p.slot)),
 		deleteScript(r.settings.ClusterID, p.slot, orphan{p.flat, p.within}, forgetClaims(p.slot)), expandScript(r.settings.ClusterID, adopted, 1<<40),
 		snapshotScript(r.settings.ClusterID, SnapshotIDFor("homelab", "x"), p.slot),
 	} {
@@ -382,7 +384,7 @@ func TestExportSetsOnlyWhatIsWrong(t *testing.T) {
 	} {
 		v := right
 		c.spoil(&v)
-		s, err := exportScript("homelab", v, routeros.Part("")).Build()
+		s, err := exportScript("homelab", repair{v: v}, routeros.Part("")).Build()
 		if err != nil || !strings.Contains(s.String(), c.want) {
 			t.Errorf("%v, %s does not hold %s", err, s, c.want)
 		}

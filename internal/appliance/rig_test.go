@@ -156,6 +156,9 @@ func (d *device) PutDisk(t testing.TB, disk appliancetest.Disk) {
 	if disk.Cluster != "" {
 		comment = "rds-csi/1 cluster=" + disk.Cluster + " name=" + disk.Name
 	}
+	if disk.Grown {
+		comment += " grown=yes"
+	}
 	d.console(t, fmt.Sprintf(`/disk add type=file slot=%q file-path=%q file-size=%d comment=%q mount-filesystem=%s nvme-tcp-export=%s nvme-tcp-server-port=%d nvme-tcp-server-nqn=%q`,
 		disk.Slot, disk.Path, disk.SizeBytes, comment, yesNo(disk.MountFilesystem), yesNo(disk.Exported), disk.Port, disk.NQN))
 }
@@ -268,6 +271,8 @@ func (d *device) Disks(t testing.TB) map[string]appliancetest.Disk {
 				disk.Claim = text
 			case "from":
 				disk.From = text
+			case "grown":
+				disk.Grown = true
 			}
 		}
 		disks[on.Slot] = disk

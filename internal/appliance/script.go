@@ -108,25 +108,45 @@ func refuseUnowned(cluster, slot string) routeros.Value {
 }
 
 // exportScript changes only what is wrong: whether a set of an unchanged value disturbs connected hosts is not known [U].
-func exportScript(cluster string, v Volume, refuse routeros.Value) *routeros.Builder {
-	slot := v.ID.Slot
+//
+// Every new export shows the size that the volume has, so the mark that it has grown goes with it.
+func exportScript(cluster string, todo repair, refuse routeros.Value) *routeros.Builder {
+	v, slot := todo.v, todo.v.ID.Slot
 	changes := routeros.Part("")
 	if v.MountFilesystem {
 		changes = routeros.Part(` mount-filesystem=no`)
 	}
-	if !v.Exported || v.NQN != NQNFor(slot) {
+	if todo.lost() || todo.anew() {
 		changes = routeros.Part(`? nvme-tcp-export=yes nvme-tcp-server-port=? nvme-tcp-server-nqn=?`,
 			changes, routeros.Number(int64(v.Port)), routeros.Text(NQNFor(slot)))
 	}
 	if v.Owner == OwnerNone { // the existing driver's slots are the names of its PersistentVolumes
 		changes = routeros.Part(`? comment=?`, changes, routeros.Text(tag{cluster: cluster, name: slot}.String()))
 	}
+	set := routeros.Part(`/disk set $d?`, changes)
+	if todo.anew() || v.Grown && !v.Exported {
+		set = forgetGrowth(todo.anew(), changes)
+	}
 	b := routeros.NewScript("disk_export").
 		Add(`:local d [/disk find where slot=?]`, routeros.Text(slot)).
 		Add(`:if ([:len $d]=0) do={:error ?}`, routeros.Text(sayAbsent)).
 		Add(`?`, refuseForeign(cluster, slot)).
-		Add(`?/disk set $d?`, refuse, changes)
+		Add(`??`, refuse, set)
 	return printDisk(b, slot)
+}
+
+// forgetGrowth makes the changes if $c, the comment, still has grownMark, and takes that from it. A script that was thought lost and
+// runs late finds no mark, and so takes no export away that a node uses by then. That it is taken away when the command returns
+// is inferred from the console's other commands [I]; were it not, the node would refuse to stage the volume, and say what to do.
+func forgetGrowth(anew bool, changes routeros.Value) routeros.Value {
+	withdraw := routeros.Part("")
+	if anew {
+		withdraw = routeros.Part(`/disk set $d nvme-tcp-export=no; `)
+	}
+	return routeros.Part(`:if ($c~?) do={:local n [:find $c ?]; :local e ($n+?); :local k [:pick $c 0 $n];
+		:if ([:len $c]>$e) do={:set k ($k . [:pick $c $e [:len $c]])};
+		?/disk set $d? comment=$k}`,
+		routeros.Text(grownPattern), routeros.Text(grownMark), routeros.Number(int64(len(grownMark))), withdraw, changes)
 }
 
 // deleteScript removes the item, then its file, then the subvolume around it, after everything that speaks against it has been

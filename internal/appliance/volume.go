@@ -22,6 +22,8 @@ type Volume struct {
 	Source Source
 	// Unfinished says that a create was cut off before the volume was what was asked for; a repeated create completes it.
 	Unfinished bool
+	// Grown says that it was made larger and not exported anew since, so that it may be that even new connections see the old size.
+	Grown bool
 }
 
 // Owner says whose an item is.

@@ -61,6 +61,7 @@ func Contract(t *testing.T, start Factory) {
 		"capacity":               testCapacity,
 		"expand":                 testExpand,
 		"expand refuses":         testExpandRefuses,
+		"export grown":           testExportGrown,
 		"snapshot":               testSnapshot,
 		"snapshot refuses":       testSnapshotRefuses,
 		"snapshot, attached":     testSnapshotAttached,

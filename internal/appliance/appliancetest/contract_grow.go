@@ -1,6 +1,7 @@
 package appliancetest
 
 import (
+	"context"
 	"testing"
 
 	"github.com/rds-csi/rds-csi/internal/appliance"
@@ -31,10 +32,46 @@ func testExpand(t *testing.T, s scene) {
 		}
 	}
 	grown, err := s.Get(t.Context(), v.ID.Slot)
-	v.SizeBytes = 1536 * gib
+	v.SizeBytes, v.Grown = 1536*gib, true
 	if err != nil || grown != v {
 		t.Errorf("grown\n%+v, %v, want\n%+v", grown, err, v)
 	}
+}
+
+// Some targets show growth to nobody before the volume is exported anew. That is done once, when nobody has the volume; what else
+// exports it does so too.
+func testExportGrown(t *testing.T, s scene) {
+	v := s.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib, Claim: "web/data"})
+	s.device.PutDisk(t, adoptable())
+	for size, slot := range map[int64]string{2 * gib: v.ID.Slot, 11 * gib: adoptedSlot} {
+		if got, err := s.Expand(t.Context(), slot, size, 0); err != nil || !got.Grown || got.Owner != appliance.OwnerOurs || got.Claim != s.device.Disks(t)[slot].Claim {
+			t.Errorf("grown: %+v, %v", got, err)
+		}
+	}
+	export := func(how func(context.Context, string) (appliance.Volume, error), slot string, repaired, grown bool) {
+		t.Helper()
+		before := s.device.Disks(t)[slot]
+		got, err := how(t.Context(), slot)
+		if err != nil || !got.Presentable() || got.Owner != appliance.OwnerOurs || (got.Repaired != "") != repaired || got.Grown != grown {
+			t.Errorf("exported: %+v, %v", got, err)
+		}
+		now := s.device.Disks(t)[slot]
+		before.Grown, before.Exported, before.MountFilesystem, before.NQN = grown, true, false, now.NQN
+		if now != before {
+			t.Errorf("on the device\n%+v, want\n%+v", now, before)
+		}
+	}
+	s.unchanged(t, func() { export(s.Export, v.ID.Slot, false, true) })
+	export(s.ExportUnused, v.ID.Slot, true, false)
+	s.unchanged(t, func() { export(s.ExportUnused, v.ID.Slot, false, false) })
+	s.unchanged(t, func() { export(s.Export, v.ID.Slot, false, false) })
+	export(s.Export, adoptedSlot, true, true) // the RDS does not mount it any more
+	export(s.ExportUnused, adoptedSlot, true, false)
+
+	lost := s.device.Disks(t)[v.ID.Slot]
+	lost.Exported, lost.Grown = false, true
+	s.device.PutDisk(t, lost)
+	export(s.Export, v.ID.Slot, true, false)
 }
 
 func testExpandRefuses(t *testing.T, s scene) {

@@ -28,6 +28,7 @@ type RDS interface {
 // Storage is what there is beside the life of a volume.
 type Storage interface {
 	Export(ctx context.Context, slot string) (appliance.Volume, error)
+	ExportUnused(ctx context.Context, slot string) (appliance.Volume, error)
 	Expand(ctx context.Context, slot string, requiredBytes, limitBytes int64) (appliance.Volume, error)
 	Capacity(context.Context, appliance.Path) (appliance.Pool, error)
 }
@@ -77,4 +78,5 @@ type Disk struct {
 	Exported             bool
 	MountFilesystem      bool
 	Mounted              bool
+	Grown                bool // from the comment: not exported anew since it has grown
 }

@@ -228,25 +228,31 @@ func (f *Fake) existing(d Disk, req appliance.CreateRequest, dir appliance.Path)
 	case !req.Pool.IsZero() && d.Path != flatImage(dir, d.Slot) && d.Path != ownImage(dir, d.Slot), req.NVMePort != 0 && req.NVMePort != d.Port:
 		return v, f.errorf(d.Slot, appliance.ErrIncompatible)
 	}
-	d, err := f.right(d)
+	d, err := f.right(d, false)
 	return f.volume(d, req.NVMeAddress), err
 }
 
 // right puts an item's export in order, as ControllerPublish does.
-func (f *Fake) right(d Disk) (Disk, error) {
+func (f *Fake) right(d Disk, unused bool) (Disk, error) {
 	if d.Mounted {
 		return d, f.errorf(d.Slot, appliance.ErrMounted)
 	}
 	if f.copiedFrom(d.Slot) {
 		return d, f.errorf(d.Slot, appliance.ErrCopying)
 	}
+	d.Grown = d.Grown && d.Exported && !unused
 	d.Exported, d.MountFilesystem, d.NQN = true, false, appliance.NQNFor(d.Slot)
 	d.Port = cmp.Or(d.Port, f.settings.NVMePort)
+	f.claim(&d)
+	f.disks[d.Slot] = d
+	return d, nil
+}
+
+// claim gives an item without owner one.
+func (f *Fake) claim(d *Disk) {
 	if d.Cluster == "" {
 		d.Cluster, d.Name = f.settings.ClusterID, d.Slot
 	}
-	f.disks[d.Slot] = d
-	return d, nil
 }
 
 // Get reads one volume.
@@ -335,7 +341,16 @@ func (f *Fake) named(file string) (n int) {
 }
 
 // Export makes sure that the volume can be reached.
-func (f *Fake) Export(ctx context.Context, slot string) (v appliance.Volume, err error) {
+func (f *Fake) Export(ctx context.Context, slot string) (appliance.Volume, error) {
+	return f.export(ctx, slot, false)
+}
+
+// ExportUnused is Export, and exports anew what has grown. It counts as Export, and fails as told for that.
+func (f *Fake) ExportUnused(ctx context.Context, slot string) (appliance.Volume, error) {
+	return f.export(ctx, slot, true)
+}
+
+func (f *Fake) export(ctx context.Context, slot string, unused bool) (v appliance.Volume, err error) {
 	err = f.do(ctx, Export, func() error {
 		d, found := f.disks[slot]
 		switch {
@@ -344,7 +359,7 @@ func (f *Fake) Export(ctx context.Context, slot string) (v appliance.Volume, err
 		case f.volume(d, "").Owner == appliance.OwnerForeign:
 			return f.errorf(slot, appliance.ErrForeign)
 		}
-		now, err := f.right(d)
+		now, err := f.right(d, unused)
 		if v = f.volume(now, ""); now != d {
 			v.Repaired = "put right"
 		}
@@ -391,6 +406,7 @@ func (f *Fake) volume(d Disk, address string) appliance.Volume {
 		ID: f.id(d), Name: d.Name, Claim: d.Claim, SizeBytes: d.SizeBytes, NQN: d.NQN,
 		Address: cmp.Or(address, f.settings.NVMeAddress), Port: cmp.Or(d.Port, f.settings.NVMePort), Path: path,
 		Exported: d.Exported, MountFilesystem: d.MountFilesystem, Mounted: d.Mounted, Owner: f.owner(d), Source: source(d.From),
+		Grown: d.Grown,
 	}
 }
 

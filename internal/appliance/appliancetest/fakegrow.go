@@ -37,7 +37,10 @@ func (f *Fake) expand(slot string, requiredBytes, limitBytes int64) (appliance.V
 	case limitBytes > 0 && d.SizeBytes > limitBytes:
 		return appliance.Volume{}, f.errorf(slot, appliance.ErrOutOfRange)
 	}
-	d.SizeBytes = max(d.SizeBytes, size)
+	if size > d.SizeBytes {
+		d.SizeBytes, d.Grown = size, true
+		f.claim(&d)
+	}
 	f.disks[slot], f.files[d.Path] = d, d.SizeBytes
 	return f.volume(d, ""), nil
 }
