@@ -16,7 +16,7 @@ func TestPods(t *testing.T) {
 	i := newInstallation(t)
 	nodes := []string{i.node("a"), i.node("b"), i.node("c"), i.node("d")}
 	volumes := i.claims(sixteen)
-	s := scrape(t, i.address)
+	s := i.scrape()
 	byNode := map[string][]*corev1.PersistentVolume{}
 	var made []string
 	for k, v := range volumes {

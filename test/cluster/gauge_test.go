@@ -24,7 +24,7 @@ func (i *installation) attachSixteen() (volumes []*corev1.PersistentVolume, node
 		nodes = append(nodes, i.node(fmt.Sprint("node", k)))
 	}
 	volumes = i.claims(sixteen)
-	s = scrape(i.t, i.address)
+	s = i.scrape()
 	var made []string
 	for k, v := range volumes {
 		made = append(made, i.attach(v, nodes[k%len(nodes)]))
@@ -153,7 +153,7 @@ func TestGaugeGoesDown(t *testing.T) {
 	i := newInstallation(t)
 	node := i.node("node")
 	volumes := i.claims(3)
-	s := scrape(t, i.address)
+	s := i.scrape()
 	var made []string
 	for _, v := range volumes {
 		made = append(made, i.attach(v, node))

@@ -67,6 +67,11 @@ func prepare(t *testing.T, changes ...func(*installation, values)) *installation
 	name := short(t.Name())
 	i := &installation{t: t, namespace: "rds-csi-" + name, driver: name + ".csi.srvlab.io", class: name, dir: shortDir(t), simulators: map[string]*controlplane.Process{}}
 	i.replica = i.newReplica("")
+	t.Cleanup(func() {
+		if err := seen.tooMany(i.driver); err != nil {
+			t.Error(err)
+		}
+	})
 	var err error
 	i.api, err = controlplane.NewProxy(t.Context(), plane.Front.Address())
 	i.must(err)

@@ -131,9 +131,11 @@ func (i *installation) detachedFor(attachment string) (was bool) {
 	seen.mu.Lock()
 	defer seen.mu.Unlock()
 	before := false
-	for _, m := range seen.history[attachment] {
-		was = was || before && !m.attached
-		before = m.attached
+	for _, m := range seen.history {
+		if m.name == attachment {
+			was = was || before && !m.attached
+			before = m.attached
+		}
 	}
 	return was
 }

@@ -4,10 +4,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,15 +20,32 @@ const (
 	scrapeEvery = 50 * time.Millisecond
 	gauge       = "rds_csi_nvme_connections_active"
 
-	refused = "no answer" // the process is not there
-	absent  = "absent"    // it is, and does not say
+	perNode = "rds_csi_volume_attachments"
+
+	refused = "refused"                  // the process is not there, or ended while it answered
+	silent  = "no answer within seconds" // it is there, and frozen: nothing of the driver makes a scrape wait
+	absent  = "absent"                   // it answers, and does not say
 )
 
 // stretch is a time in which every scrape said the same.
 type stretch struct {
-	said        string // refused, absent, or the value as text
-	first, last time.Time
+	said        string    // refused, silent, absent, or the value as text
+	spread      string    // the same of each node, as spreadOf writes it
+	first, last time.Time // when an answer came
+	asked       time.Time // when the last of them was asked for
 	scrapes     int
+}
+
+// begins says whether what comes after the stretch before this one is another process, or one that reads anew.
+func (s stretch) begins(before stretch) bool {
+	switch s.said {
+	case refused:
+		return before.said != refused && before.said != silent
+	case absent:
+		return number(before)
+	default:
+		return false
+	}
 }
 
 func (s stretch) String() string {
@@ -35,9 +54,10 @@ func (s stretch) String() string {
 
 // scraper asks for the gauge all the time and keeps the whole record.
 type scraper struct {
+	driver string
 	url    string
 	client *http.Client
-	stop   context.CancelFunc
+	lag    time.Duration // by how much a number may be late; more where a test cuts the driver off
 	ended  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -45,63 +65,91 @@ type scraper struct {
 	changed chan struct{} // closed, and made anew, at every scrape
 }
 
-// scrape begins; it ends with the test.
-func scrape(t *testing.T, address string) *scraper {
-	ctx, stop := context.WithCancel(context.Background())
+// scrape begins; it ends with the test, before anything is cleared away, and then all that was said must have been true.
+func (r *replica) scrape() *scraper {
+	t := r.of.t
 	s := &scraper{
-		url: "http://" + address + "/metrics", stop: stop, changed: make(chan struct{}),
-		client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}},
+		driver: r.of.driver, url: "http://" + r.address + "/metrics", changed: make(chan struct{}), lag: slack,
+		client: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}},
 	}
 	s.ended.Go(func() {
 		tick := time.NewTicker(scrapeEvery)
 		defer tick.Stop()
 		for {
-			s.note(s.ask(ctx))
+			asked := time.Now()
+			said, spread := s.ask(t.Context())
+			if t.Context().Err() != nil {
+				return
+			}
+			s.note(asked, said, spread)
 			select {
 			case <-tick.C:
-			case <-ctx.Done():
+			case <-t.Context().Done():
 				return
 			}
 		}
 	})
-	t.Cleanup(func() { stop(); s.ended.Wait() })
+	t.Cleanup(func() {
+		s.ended.Wait()
+		if !t.Failed() {
+			s.verify(t)
+		}
+	})
 	return s
 }
 
-func (s *scraper) ask(ctx context.Context) string {
+func (s *scraper) ask(ctx context.Context) (said, spread string) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url, nil)
 	if err != nil {
-		return err.Error()
+		return err.Error(), ""
 	}
 	answer, err := s.client.Do(request)
 	if err != nil {
-		return refused
+		return missed(err), ""
 	}
 	defer func() { _ = answer.Body.Close() }()
 	body, err := io.ReadAll(answer.Body)
 	if err != nil {
-		return refused // killed in the middle of the answer, which Prometheus discards as well
+		return missed(err), "" // Prometheus discards half an answer as well
 	}
 	if answer.StatusCode != http.StatusOK {
-		return answer.Status
+		return answer.Status, ""
 	}
-	for line := range strings.Lines(string(body)) {
-		if value, ok := strings.CutPrefix(line, gauge+" "); ok {
-			return strings.TrimSpace(value)
-		}
-	}
-	return absent
+	return read(string(body))
 }
 
-func (s *scraper) note(said string) {
+func missed(err error) string {
+	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+		return silent
+	}
+	return refused
+}
+
+// read finds the number, and the volumes of each node.
+func read(body string) (said, spread string) {
+	said, nodes := absent, map[string]int{}
+	for line := range strings.Lines(body) {
+		if value, ok := strings.CutPrefix(line, gauge+" "); ok {
+			said = strings.TrimSpace(value)
+		}
+		var node string
+		var n int
+		if _, err := fmt.Sscanf(line, perNode+"{node=%q} %d", &node, &n); err == nil {
+			nodes[node] = n
+		}
+	}
+	return said, spreadOf(nodes)
+}
+
+func (s *scraper) note(asked time.Time, said, spread string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if n := len(s.record); n == 0 || s.record[n-1].said != said {
-		s.record = append(s.record, stretch{said: said, first: now})
+	if n := len(s.record); n == 0 || s.record[n-1].said != said || s.record[n-1].spread != spread {
+		s.record = append(s.record, stretch{said: said, spread: spread, first: now})
 	}
 	last := &s.record[len(s.record)-1]
-	last.last = now
+	last.asked, last.last = asked, now
 	last.scrapes++
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -162,33 +210,41 @@ func (s *scraper) awaitMore(t *testing.T, scrapes int) {
 	}
 }
 
-// between asserts that every number that was ever said since a mark lies in a range.
-func (s *scraper) between(t *testing.T, mark, least, most int) {
+// only asserts on the whole record since a mark: nothing was ever said but what is allowed, and somebody asked all the
+// time.
+func (s *scraper) only(t *testing.T, mark int, allowed ...string) {
 	t.Helper()
-	for _, stretch := range s.from(mark) {
-		if stretch.said == refused || stretch.said == absent {
-			continue
+	record, scrapes := s.from(mark), 0
+	if len(record) == 0 {
+		t.Fatal("nobody asked")
+	}
+	for _, stretch := range record {
+		scrapes += stretch.scrapes
+		if !slices.Contains(append(allowed, refused, absent), stretch.said) {
+			t.Errorf("the gauge said %s from %s to %s; allowed are %v; the whole record:\n%v",
+				stretch.said, stretch.first.Format(time.StampMilli), stretch.last.Format(time.StampMilli), allowed, record)
 		}
-		if n, err := strconv.Atoi(stretch.said); err != nil || n < least || n > most {
-			t.Errorf("%v is not between %d and %d; the whole record:\n%v", stretch, least, most, s.from(mark))
-		}
+	}
+	t.Logf("%d scrapes in %d stretches", scrapes, len(record))
+	if err := holes(record); err != nil && !slices.Contains(allowed, silent) {
+		t.Error(err)
 	}
 }
 
-// only asserts on the whole record since a mark: nothing was ever said but what is allowed.
-func (s *scraper) only(t *testing.T, mark int, allowed ...string) {
-	t.Helper()
-	permitted := map[string]bool{refused: true, absent: true}
-	for _, said := range allowed {
-		permitted[said] = true
+// holes says whether times are missing in a record. The ticker leaves out what a slow answer took, and the machine may be
+// busy, so a quarter of all scrapes is enough.
+func holes(record []stretch) error {
+	if len(record) == 0 {
+		return nil
 	}
-	scrapes := 0
-	for _, stretch := range s.from(mark) {
-		scrapes += stretch.scrapes
-		if !permitted[stretch.said] {
-			t.Errorf("the gauge said %s from %s to %s; allowed are %v; the whole record:\n%v",
-				stretch.said, stretch.first.Format(time.StampMilli), stretch.last.Format(time.StampMilli), allowed, s.from(mark))
-		}
+	scrapes, took := 0, record[len(record)-1].last.Sub(record[0].first)
+	for _, s := range record {
+		scrapes += s.scrapes
 	}
-	t.Logf("%d scrapes in %d stretches", scrapes, len(s.from(mark)))
+	if scrapes < int(took/scrapeEvery)/4 {
+		return fmt.Errorf("%w: %d scrapes in %s", errHoles, scrapes, took)
+	}
+	return nil
 }
+
+var errHoles = errors.New("the record has holes")

@@ -20,7 +20,7 @@ func TestStatefulSet(t *testing.T) {
 	i := newInstallation(t)
 	i.node("a")
 	i.node("b")
-	s := scrape(t, i.address)
+	s := i.scrape()
 	i.makeSet("set", ten)
 	var first []string
 	for k := range ten {

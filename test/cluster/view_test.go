@@ -38,14 +38,7 @@ type view struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed, and made anew, at every change
-	history map[string][]moment
-}
-
-// moment is one state of a VolumeAttachment.
-type moment struct {
-	at       time.Time
-	uid      string
-	attached bool
+	history []moment      // of all VolumeAttachments, in the order of the API server
 }
 
 // look begins to watch, and waits until everything was listed.
@@ -64,7 +57,7 @@ func look(ctx context.Context) error {
 		nodes: core.Nodes().Lister(), pods: core.Pods().Lister(), events: core.Events().Lister(),
 		attachments: storage.VolumeAttachments().Lister(), capacities: storage.CSIStorageCapacities().Lister(), snapshots: snapshots.Lister(),
 		close:   func() { cancel(); factory.Shutdown(); others.Shutdown() },
-		changed: make(chan struct{}), history: map[string][]moment{},
+		changed: make(chan struct{}),
 	}
 	seen = v
 	for _, informer := range []cache.SharedIndexInformer{
@@ -75,7 +68,7 @@ func look(ctx context.Context) error {
 		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 			AddFunc:    v.note,
 			UpdateFunc: func(_, o any) { v.note(o) },
-			DeleteFunc: v.note,
+			DeleteFunc: v.noteGone,
 		}); err != nil {
 			return err
 		}
@@ -94,11 +87,20 @@ func look(ctx context.Context) error {
 }
 
 // note remembers the states of VolumeAttachments, and wakes who waits.
-func (v *view) note(object any) {
+func (v *view) note(object any) { v.remember(object, false) }
+
+func (v *view) noteGone(object any) {
+	if missed, ok := object.(cache.DeletedFinalStateUnknown); ok {
+		object = missed.Obj
+	}
+	v.remember(object, true)
+}
+
+func (v *view) remember(object any, gone bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if a, ok := object.(*storagev1.VolumeAttachment); ok {
-		v.history[a.Name] = append(v.history[a.Name], moment{at: time.Now(), uid: string(a.UID), attached: a.Status.Attached})
+		v.history = append(v.history, v.momentOf(a, gone))
 	}
 	close(v.changed)
 	v.changed = make(chan struct{})
@@ -115,8 +117,8 @@ func (v *view) change() <-chan struct{} {
 func (v *view) attachedAt(name, uid string) time.Time {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, m := range v.history[name] {
-		if m.uid == uid && m.attached {
+	for _, m := range v.history {
+		if m.name == name && m.uid == uid && m.attached {
 			return m.at
 		}
 	}

@@ -20,7 +20,7 @@ func TestNodeMadeAgain(t *testing.T) {
 	i := newInstallation(t)
 	first, second := i.node("first"), i.node("second")
 	volume := i.claims(1)[0]
-	s := scrape(t, i.address)
+	s := i.scrape()
 	held := i.attach(volume, first)
 	i.awaitAttached(held)
 	i.inUse(first, volume)
@@ -53,7 +53,7 @@ func TestFinalizerRemovedByHand(t *testing.T) {
 	i := newInstallation(t)
 	first, second := i.node("first"), i.node("second")
 	volume := i.claims(1)[0]
-	s := scrape(t, i.address)
+	s := i.scrape()
 	held := i.attach(volume, first)
 	i.awaitAttached(held)
 	i.inUse(first, volume)
@@ -83,7 +83,7 @@ func TestForcedDetach(t *testing.T) {
 	first, second := i.node("first"), i.node("second")
 	claim := i.makeClaim(i.class).Name
 	volume := i.bound(claim)
-	s := scrape(t, i.address)
+	s := i.scrape()
 	i.runPod("one", first, claim)
 	held := i.awaitAttachmentOf(volume, first)
 	i.awaitAttached(held)
@@ -115,7 +115,7 @@ func TestOutOfServiceTaint(t *testing.T) {
 	first, second := i.node("first"), i.node("second")
 	claim := i.makeClaim(i.class).Name
 	volume := i.bound(claim)
-	s := scrape(t, i.address)
+	s := i.scrape()
 	i.runPod("one", first, claim)
 	held := i.awaitAttachmentOf(volume, first)
 	i.awaitAttached(held)
