@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/rds-csi/rds-csi/test/prometheus"
 )
@@ -34,9 +35,13 @@ func (i *installation) attachSixteen() (volumes []*corev1.PersistentVolume, node
 	return volumes, nodes, s
 }
 
-// soon is a random moment: the process is at another place in its start, or in its work, each time.
-func soon(most time.Duration) <-chan time.Time {
-	return time.After(time.Duration(rand.Int64N(int64(most))))
+// soon is a random moment: the process is at another place in its start, or in its work, each time. The log of a test that
+// fails has it.
+func soon(t *testing.T, most time.Duration) <-chan time.Time {
+	t.Helper()
+	wait := time.Duration(rand.Int64N(int64(most)))
+	t.Logf("in %s", wait)
+	return time.After(wait)
 }
 
 // restart kills the controller without a warning and starts it again.
@@ -44,6 +49,30 @@ func (r *replica) restart() {
 	r.of.t.Helper()
 	r.controller.Kill()
 	r.startController()
+}
+
+// amid does something to each of n, and restarts the controller at a random moment in the middle of it.
+func (i *installation) amid(n int, do func(k int)) {
+	i.t.Helper()
+	at := 1 + rand.IntN(n-1)
+	i.t.Logf("a kill after %d of %d", at, n)
+	for k := range n {
+		if k == at {
+			<-soon(i.t, 30*time.Millisecond) // what was asked for last is under way, or just done
+			i.restart()
+		}
+		do(k)
+	}
+}
+
+func isAttached(name string) bool {
+	a, err := seen.attachments.Get(name)
+	return err == nil && a.Status.Attached
+}
+
+func isGone(name string) bool {
+	_, err := seen.attachments.Get(name)
+	return apierrors.IsNotFound(err)
 }
 
 // The case this project started from: however the controller ends, and whenever, the gauge says nothing or the truth, to
@@ -54,7 +83,7 @@ func TestGaugeSurvivesKills(t *testing.T) {
 	recorded := watched(t, i.address)
 	mark := s.mark()
 	for round := range 10 {
-		<-soon(time.Second)
+		<-soon(t, time.Second)
 		i.restart()
 		if round%2 == 0 { // in the odd rounds it is killed again, wherever it is by then
 			s.await(t, "16")
@@ -161,12 +190,14 @@ func TestGaugeGoesDown(t *testing.T) {
 	i.awaitAttached(made...)
 	s.await(t, "3")
 	for left := 2; left >= 0; left-- {
-		mark := s.mark()
+		mark, before, after := s.mark(), fmt.Sprint(left+1), fmt.Sprint(left)
 		i.detach(made[left])
 		i.awaitGone(made[left])
-		s.await(t, fmt.Sprint(left))
+		s.await(t, after)
+		s.only(t, mark, before, after)
+		mark = s.mark()
 		i.restart()
-		s.await(t, fmt.Sprint(left))
-		s.only(t, mark, fmt.Sprint(left), fmt.Sprint(left+1))
+		s.await(t, after)
+		s.only(t, mark, after)
 	}
 }

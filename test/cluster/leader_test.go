@@ -27,6 +27,8 @@ func TestLeaderHandOver(t *testing.T) {
 	second.await(t, "16")
 	moved := i.attach(volumes[0], nodes[1]) // the new leader knows who has it
 	i.awaitRefused(moved, nodes[1], nodes[0])
+	second.only(t, 0, "16") // its first word is right
+	moving := second.mark()
 	i.detach(attachmentName(volumes[0], nodes[0]))
 	i.awaitAttached(moved)
 	second.await(t, "16")
@@ -42,8 +44,8 @@ func TestLeaderHandOver(t *testing.T) {
 	}
 	first.await(t, "16")
 
-	first.only(t, mark, "16", "15")
-	second.only(t, 0, "16", "15")
+	first.only(t, mark, "16")
+	second.only(t, moving, "16", "15")
 	notBoth(t, first.from(mark), second.from(0))
 }
 

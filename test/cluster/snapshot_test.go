@@ -71,11 +71,11 @@ func TestSnapshotByCopy(t *testing.T) {
 		return err
 	})
 	i.detach(held)
-	<-soon(3 * time.Second)
+	<-soon(t, 3*time.Second)
 	i.restart()
 	i.awaitSnapshot(snapshot)
 	restored := i.makeClaim(i.class+"-restored", of, from("VolumeSnapshot", snapshot)).Name
-	<-soon(3 * time.Second)
+	<-soon(t, 3*time.Second)
 	i.restart()
 	i.sized(i.bound(restored), "64Mi")
 	left := i.filesOn(t, "slow") // beside the images lie small files that say how far a copy is

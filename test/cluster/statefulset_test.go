@@ -34,8 +34,10 @@ func TestStatefulSet(t *testing.T) {
 	i.scale("set", ten)
 	i.awaitVolumesAttached(first)
 	s.await(t, "10")
+	mark := s.mark()
 	i.restart()
 	s.await(t, "10")
+	s.only(t, mark, "10")
 
 	i.must(plane.Admin.AppsV1().StatefulSets(space).Delete(t.Context(), i.class+"-set", metav1.DeleteOptions{}))
 	s.await(t, "0")
