@@ -37,7 +37,7 @@ func (r *RDS) createFrom(ctx context.Context, p plan) (Volume, error) {
 		}
 		return r.adoptCopy(ctx, p, s)
 	}
-	from, err := r.origin(reply, p)
+	from, err := r.origin(ctx, reply, p)
 	if err != nil {
 		return Volume{}, err
 	}
@@ -155,10 +155,16 @@ type original struct {
 }
 
 // origin finds the image of the source, which must be there and, of a snapshot, proven.
-func (r *RDS) origin(reply routeros.Reply, p plan) (original, error) {
+func (r *RDS) origin(ctx context.Context, reply routeros.Reply, p plan) (original, error) {
 	source := p.request.Source
 	if source.Snapshot != "" {
-		return r.snapshotImage(reply, p)
+		from, err := r.snapshotImage(reply, p)
+		if errors.Is(err, ErrNotFound) {
+			if away := r.proveAbsent(ctx, volumeOf(p.slot)); away != nil {
+				return original{}, away
+			}
+		}
+		return from, err
 	}
 	line := routeros.Reply{Lines: reply.Lines[min(1, len(reply.Lines)):]}
 	v, err := r.one(line, source.Volume)

@@ -140,7 +140,7 @@ func (r *RDS) clear(ctx context.Context, subject string, s sighting, volume stri
 
 // clearScript stops the job first. That a job ends between the look and the removal is no failure.
 func clearScript(s sighting, volume string) *routeros.Builder {
-	b := mounted(routeros.NewScript("snapshot_remove"), s.dir)
+	b := routeros.NewScript("snapshot_remove").Add(`?`, findPool(s.dir)) // a file that cannot be seen is not gone
 	if s.alive {
 		b.Add(`:foreach i in=[/system/script/job print detail as-value] do={:if ((($i->".id") . " " . ($i->"started"))=?) do={
 			:do {/system/script/job remove [find where .id=($i->".id")]} on-error={}}}`, routeros.Text(s.job))

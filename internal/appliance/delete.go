@@ -74,7 +74,7 @@ func (r *RDS) gone(slot string, lines []string) (found bool, err error) {
 
 // elsewhere looks for the image of a volume that is not there any more. An earlier call may have removed the item and not
 // the file, and the item alone knew the directory when that is not the configured one. A file is named, not removed: it may
-// as well be a copy that somebody keeps.
+// as well be a copy that somebody keeps. One that cannot be seen is not gone.
 func (r *RDS) elsewhere(ctx context.Context, slot string) error {
 	reply, err := r.read(ctx, volumeOf(slot), filesScript(slot))
 	if err != nil {
@@ -90,6 +90,9 @@ func (r *RDS) elsewhere(ctx context.Context, slot string) error {
 			return r.errorf(slot, ErrLeftover, "its disk item is gone, but /%s is on the rds: remove that file, or rename it if it is a copy to keep, then repeat",
 				strings.TrimPrefix(name, "/"))
 		}
+	}
+	if err := r.poolsThere(reply, 1); err != nil {
+		return r.about(volumeOf(slot), err)
 	}
 	return nil
 }

@@ -53,12 +53,21 @@ func (t *table) Print(context.Context, io.Writer, []console.Item, console.PrintS
 	return errors.New("nobody reads the human form")
 }
 func (t *table) Verbs() map[string][]string {
-	return map[string][]string{"print": nil, "set": {"slot", "comment", "file-path", "name", "mount-point"}, "remove": {"numbers"}}
+	arguments := []string{"slot", "comment", "file-path", "file-size", "name", "type", "fs", "parent", "mount-filesystem", "nvme-tcp-export", "nvme-tcp-server-port", "nvme-tcp-server-nqn"}
+	return map[string][]string{"print": nil, "add": arguments, "set": append([]string{"mount-point"}, arguments...), "remove": {"numbers"}}
 }
 
+// clock is the menu that has one row.
+type clock struct{ *table }
+
+func (clock) Singleton() bool { return true }
+
 func (d odd) Menu(path string) (console.Menu, bool) {
-	if slices.Contains([]string{"/disk/btrfs", "/disk/btrfs/subvolume", "/system", "/system/script", "/system/script/job", "/system/clock"}, path) {
+	switch path {
+	case "/disk/btrfs", "/disk/btrfs/subvolume", "/system", "/system/script", "/system/script/job":
 		return &table{}, true
+	case "/system/clock":
+		return clock{&table{rows: numbered([]row{{"gmt-offset": "+00:00"}})}}, true
 	}
 	t, ok := d[path]
 	return t, ok
@@ -134,29 +143,56 @@ func TestSlashesNeverDecideAboutAFile(t *testing.T) {
 	}
 }
 
-// A pool that is away shows no file, so nothing is absent and nothing is removed.
+// A pool that is away shows no file, so nothing is absent and nothing is removed: neither while it is the configured one, nor while it
+// is another one that a volume of this cluster lies on, and what is looked for may have been there too.
 func TestAPoolThatIsAwayProvesNothing(t *testing.T) {
-	slot := appliance.SlotFor("homelab", "pvc-1")
-	for name, disks := range map[string][]row{
-		"item":    {{"slot": slot, "comment": "rds-csi/1 cluster=homelab name=pvc-1", "file-path": "/storage-pool/k8s/" + slot + ".img"}},
-		"no item": nil,
+	slot, neighbour := appliance.SlotFor("homelab", "pvc-1"), appliance.SlotFor("homelab", "pvc-2")
+	const ours, theirs = "rds-csi/1 cluster=homelab name=x", "rds-csi/1 cluster=other name=x"
+	there := row{"slot": "storage-pool", "mount-point": "storage-pool", "fs": "xfs"}
+	for name, c := range map[string]struct {
+		disks []row
+		away  string
+	}{
+		"the volume's item":           {[]row{{"slot": slot, "comment": ours, "file-path": "/storage-pool/k8s/" + slot + ".img"}}, "storage-pool"},
+		"no item":                     {nil, "storage-pool"},
+		"not mounted":                 {[]row{{"slot": "storage-pool", "mount-point": "storage-pool", "mounted": false}}, "storage-pool"},
+		"its item, and not mounted":   {[]row{{"slot": "storage-pool", "mount-point": "storage-pool", "mounted": "false"}, {"slot": slot, "comment": ours, "file-path": "/storage-pool/k8s/" + slot + ".img"}}, "storage-pool"},
+		"not mounted, in other words": {[]row{{"slot": "storage-pool", "mount-point": "storage-pool", "mounted": "no"}}, "storage-pool"},
+		"a neighbour's":               {[]row{there, {"slot": neighbour, "comment": ours, "file-path": "/raid9/fast/" + neighbour + ".img"}}, "raid9"},
+		"a neighbour's, no slash":     {[]row{there, {"slot": neighbour, "comment": ours, "file-path": "raid9/fast/" + neighbour + ".img"}}, "raid9"},
+		"of the existing driver":      {[]row{there, {"slot": adoptedSlot, "file-path": "/raid9/" + adoptedSlot + ".img"}}, "raid9"},
+		"of another cluster":          {[]row{there, {"slot": neighbour, "comment": theirs, "file-path": "/raid9/" + neighbour + ".img"}}, ""},
+		"all there":                   {[]row{there, {"slot": "raid9", "mount-point": "raid9", "mounted": true}, {"slot": neighbour, "comment": ours, "file-path": "/raid9/" + neighbour + ".img"}}, ""},
 	} {
-		d := odd{"/disk": {rows: numbered(disks)}, "/file": {}}
-		rds, err := appliance.NewRDS(appliancetest.Settings(t), d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		id := appliance.SnapshotIDFor("homelab", "snapshot-1")
-		_, get := rds.GetSnapshot(t.Context(), id)
-		_, list := rds.ListSnapshots(t.Context())
-		for what, err := range map[string]error{"volume": rds.Delete(t.Context(), slot), "snapshot": rds.DeleteSnapshot(t.Context(), id), "get": get, "list": list} {
-			if !errors.Is(err, appliance.ErrPoolNotFound) {
-				t.Errorf("%s, %s: %v", name, what, err)
+		t.Run(name, func(t *testing.T) {
+			d := odd{"/disk": {rows: numbered(c.disks)}, "/file": {}}
+			rds, err := appliance.NewRDS(appliancetest.Settings(t), d)
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-		if len(d["/disk"].rows) != len(disks) {
-			t.Errorf("%s: left %v", name, d["/disk"].rows)
-		}
+			want := map[bool]error{true: appliance.ErrPoolNotFound}[c.away != ""]
+			id := appliance.SnapshotIDFor("homelab", "snapshot-1")
+			_, get := rds.GetSnapshot(t.Context(), id)
+			_, list := rds.ListSnapshots(t.Context())
+			_, restore := rds.Create(t.Context(), appliance.CreateRequest{Name: "pvc-3", Source: appliance.Source{Snapshot: id}})
+			for what, err := range map[string]error{"volume": rds.Delete(t.Context(), slot), "snapshot": rds.DeleteSnapshot(t.Context(), id), "list": list, "get": get, "restore": restore} {
+				want := want
+				if want == nil && (what == "get" || what == "restore") {
+					want = appliance.ErrNotFound
+				}
+				if !errors.Is(err, want) || err != nil && !strings.Contains(err.Error(), c.away) {
+					t.Errorf("%s: %v, want %v", what, err, want)
+				}
+			}
+			if c.away == "storage-pool" {
+				if _, err := rds.Create(t.Context(), appliance.CreateRequest{Name: "pvc-4"}); !errors.Is(err, appliance.ErrPoolNotFound) {
+					t.Errorf("create: %v", err)
+				}
+			}
+			if len(d["/disk"].rows) != len(c.disks) {
+				t.Errorf("left %v", d["/disk"].rows)
+			}
+		})
 	}
 }
 

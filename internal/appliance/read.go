@@ -3,6 +3,10 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/rds-csi/rds-csi/internal/routeros"
 )
 
 // Get reads one volume, whoever owns it: Owner says so. ErrNotFound only when a parsed, empty answer says so.
@@ -68,4 +72,42 @@ func (r *RDS) poolOf(path Path, row record) (Pool, error) {
 		Path: path, Slot: row.text("slot"), SizeBytes: size, FreeBytes: free,
 		Filesystem: row.text("fs"), Label: row.text("fs-label"), State: row.text("state"),
 	}, nil
+}
+
+// proveAbsent fails unless what was not found is not there. One command.
+func (r *RDS) proveAbsent(ctx context.Context, subject string) error {
+	reply, err := r.read(ctx, subject, listScript())
+	if err != nil {
+		return err
+	}
+	if err := r.poolsThere(reply, 0); err != nil {
+		return r.about(subject, err)
+	}
+	return nil
+}
+
+// poolsThere reads all disk items in a line of a reply, and fails when a pool is away: the files on it cannot be seen, and what cannot
+// be seen is not absent. Which pools there should be the RDS knows of those only that an item of this cluster lies on, beside the
+// configured one: items are configuration, and stay when their pool goes [I].
+func (r *RDS) poolsThere(reply routeros.Reply, line int) error {
+	rows, err := records(reply, line)
+	if err != nil {
+		return err
+	}
+	mounted, wanted := map[string]bool{}, map[string]string{r.settings.Pool.MountPoint(): "the configuration names it"}
+	for _, row := range rows {
+		if at := row.text("mount-point"); at != "" && row.truth("mounted", true) {
+			mounted[at] = true
+		}
+		slot, path := row.text("slot"), row.path("file-path")
+		if !path.IsZero() && r.owner(slot, row.text("comment")) != OwnerForeign {
+			wanted[path.MountPoint()] = "volume " + slot + " lies on it"
+		}
+	}
+	for _, at := range slices.Sorted(maps.Keys(wanted)) {
+		if !mounted[at] {
+			return fmt.Errorf("%w: pool %s is not mounted (%s), and what may be on it cannot be seen: repeat when it is back; if it never comes back, remove the disk items on it", ErrPoolNotFound, at, wanted[at])
+		}
+	}
+	return nil
 }

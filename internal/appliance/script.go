@@ -18,9 +18,11 @@ func getScript(slot string) *routeros.Builder {
 }
 
 // listScript takes all rows and leaves the choice to us: a where clause fails silently when a type does not match [R].
-func listScript() *routeros.Builder {
-	return routeros.NewScript("disk_list").Add(
-		`:put [:serialize to=json options=json.no-string-conversion [/disk print detail as-value]]`)
+func listScript() *routeros.Builder { return printDisks(routeros.NewScript("disk_list")) }
+
+// printDisks prints all disk items there are.
+func printDisks(b *routeros.Builder) *routeros.Builder {
+	return b.Add(`:put [:serialize to=json options=json.no-string-conversion [/disk print detail as-value]]`)
 }
 
 // poolScript: the mount point has no leading slash [R].
@@ -48,10 +50,13 @@ func createScript(p plan) *routeros.Builder {
 	return printDisk(b, p.slot)
 }
 
-// findPool leaves the item that holds the file system in $m.
+// findPool leaves the item that holds the file system in $m. Whether one that is not mounted still shows a mount point is not
+// known [U].
 func findPool(dir Path) routeros.Value {
-	return routeros.Part(`:local m [/disk find where mount-point=?]; :if ([:len $m]=0) do={:error ?}`,
-		routeros.Text(dir.MountPoint()), routeros.Text(sayNoPool))
+	at, away := routeros.Text(dir.MountPoint()), routeros.Text(sayNoPool+" /"+dir.MountPoint())
+	return routeros.Part(`:local m [/disk find where mount-point=?]; :if ([:len $m]=0) do={:error ?};
+		:foreach i in=[/disk print detail as-value where mount-point=?] do={:local h ("" . ($i->"mounted")); :if (($h="false") || ($h="no")) do={:error ?}}`,
+		at, away, at, away)
 }
 
 // makeHome makes the directories that a file is to lie in, as the pool is.
@@ -163,7 +168,7 @@ func forgetGrowth(anew bool, changes routeros.Value) routeros.Value {
 // A pool that is away shows no file. Then nothing is absent, and nothing is removed.
 func deleteScript(cluster, slot string, o orphan, claims routeros.Value) *routeros.Builder {
 	return routeros.NewScript("disk_remove").
-		Add(`:local s ?; :local p ?; :local u 0; :local w ""; :local v 0`, routeros.Text(slot), routeros.Text(o.flat.File())).
+		Add(`:local s ?; :local p ?; :local u 0; :local w ""; :local v 0; :local o ""`, routeros.Text(slot), routeros.Text(o.flat.File())).
 		Add(`:if ([:len [/file find where name=?]]>0) do={:set p ?}`, routeros.Text(o.within.Dir().File()), routeros.Text(o.within.File())).
 		Add(`:local f [/file find where name=$p]; :local d [/disk find where slot=$s]`).
 		Add(`:if ([:len $d]>0) do={?;
@@ -171,11 +176,12 @@ func deleteScript(cluster, slot string, o orphan, claims routeros.Value) *router
 			:if ([:pick $p 0 1]="/") do={:set p [:pick $p 1 [:len $p]]};
 			:if (!($p~("./" . $s . "([.]img|/volume[.]img)\$"))) do={:error ?}}`,
 			refuseUnowned(cluster, slot), routeros.Text(sayBase)).
-		Add(`:if ($p!="") do={:local n [:find $p "/"]; :local m [:pick $p 0 $n]; :if ([:len [/disk find where mount-point=$m]]=0) do={:error ?}}`,
+		Add(`:if ($p!="") do={:local n [:find $p "/"]; :set o [:pick $p 0 $n]; :if ([:len [/disk find where mount-point=$o]]=0) do={:error (? . " /" . $o)}}`,
 			routeros.Text(sayNoPool)).
 		Add(`:foreach i in=[/disk print detail as-value] do={
-			:local q ("" . ($i->"file-path"));
-			:if (($q!="") && (($q=$p) || ($q=("/" . $p)))) do={:set u ($u+1)}}`).
+			:local q ("" . ($i->"file-path")); :local h ("" . ($i->"mounted"));
+			:if (($o!="") && (("" . ($i->"mount-point"))=$o) && (($h="false") || ($h="no"))) do={:error (? . " /" . $o)};
+			:if (($q!="") && (($q=$p) || ($q=("/" . $p)))) do={:set u ($u+1)}}`, routeros.Text(sayNoPool)).
 		Add(`:if ($u!=[:len $d]) do={:error ?}`, routeros.Text(sayNamed)).
 		Add(`?`, claims).
 		Add(`:if ([:len $d]>0) do={/disk remove $d; :set f [/file find where name=$p]}`).
@@ -217,6 +223,6 @@ func forgetCopies(o orphan) routeros.Value {
 // filesScript finds files by a slot in their names; the caller looks closer. A slot has no character that means anything
 // in a regular expression.
 func filesScript(slot string) *routeros.Builder {
-	return routeros.NewScript("file_find").Add(`:put [:serialize to=json options=json.no-string-conversion
-		[/file print detail as-value where name~?]]`, routeros.Text(slot))
+	return printDisks(routeros.NewScript("file_find").Add(`:put [:serialize to=json options=json.no-string-conversion
+		[/file print detail as-value where name~?]]`, routeros.Text(slot)))
 }

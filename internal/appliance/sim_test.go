@@ -85,7 +85,7 @@ func TestCommandsPerOperation(t *testing.T) {
 		{"restore", 1, func() { r.create(t, appliance.CreateRequest{Name: "pvc-2", Source: appliance.Source{Snapshot: shot}}) }},
 		{"clone", 1, func() { r.create(t, appliance.CreateRequest{Name: "pvc-3", Source: appliance.Source{Volume: slot}}) }},
 		{"delete snapshot", 2, func() { must(r.DeleteSnapshot(ctx, shot)) }},
-		{"delete snapshot again", 1, func() { must(r.DeleteSnapshot(ctx, shot)) }},
+		{"delete snapshot again", 2, func() { must(r.DeleteSnapshot(ctx, shot)) }},
 		{"export", 1, export},
 		{"export lost", 2, func() {
 			r.device.console(t, `/disk set [find slot="`+slot+`"] nvme-tcp-export=no`)

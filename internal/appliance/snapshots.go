@@ -70,7 +70,7 @@ func snapshotScript(cluster, id, slot string) *routeros.Builder {
 			:local p ("" . [/disk get $d file-path]);
 			:if ([:pick $p 0 1]="/") do={:set p [:pick $p 1 [:len $p]]};
 			:local n [:find $p "/"]; :local m [:pick $p 0 $n]; :local g [/disk find where mount-point=$m];
-			:if ([:len $g]!=1) do={:error ?};
+			:if ([:len $g]!=1) do={:error (? . " /" . $m)};
 			:if ($p~("/" . $s . "/volume[.]img\$")) do={:if ([/disk get $g fs]="btrfs") do={
 				:local l [/disk get $g fs-label]; :local w 0; :local u ""; :local x "";
 				:foreach i in=[/disk/btrfs/subvolume print detail as-value where name=$s] do={
@@ -206,25 +206,23 @@ func (r *RDS) GetSnapshot(ctx context.Context, id string) (Snapshot, error) {
 	return r.snapshot(s, s.mark().name), nil
 }
 
-// snapshotAt looks for one snapshot, which must be this cluster's by its id.
+// snapshotAt looks for one snapshot, which must be this cluster's by its id. That there is none is proven.
 func (r *RDS) snapshotAt(ctx context.Context, id string) (sighting, bool, error) {
 	if !strings.HasPrefix(id, snapshotsOf(r.settings.ClusterID)) {
 		return sighting{}, false, r.about(snapshotOf(id), fmt.Errorf("%w: the id is that of another cluster (clusterID in the configuration); nothing was touched", ErrForeign))
 	}
 	s, found, err := r.lookAgain(ctx, id)
 	if s.unmarked() {
-		return r.lookAgain(ctx, id)
+		s, found, err = r.lookAgain(ctx, id)
+	}
+	if err == nil && !found {
+		err = r.proveAbsent(ctx, snapshotOf(id))
 	}
 	return s, found, err
 }
 
-// mounted begins a script that finds nothing absent while the pool is away: a file that cannot be seen is not gone.
-func mounted(b *routeros.Builder, pool Path) *routeros.Builder {
-	return b.Add(`?`, findPool(pool))
-}
-
 func (r *RDS) lookAgain(ctx context.Context, id string) (sighting, bool, error) {
-	reply, err := r.read(ctx, snapshotOf(id), lookAtSnapshots(mounted(routeros.NewScript("snapshot_get"), r.settings.Pool), id+"[.]"))
+	reply, err := r.read(ctx, snapshotOf(id), lookAtSnapshots(routeros.NewScript("snapshot_get"), id+"[.]"))
 	if err != nil {
 		return sighting{}, false, err
 	}
@@ -251,14 +249,18 @@ func (r *RDS) ListSnapshots(ctx context.Context) ([]Snapshot, error) {
 }
 
 func (r *RDS) lookAtAll(ctx context.Context) ([]sighting, error) {
+	const subject = "list of snapshots"
 	prefix := snapshotsOf(r.settings.ClusterID)
-	reply, err := r.read(ctx, "list of snapshots", lookAtSnapshots(mounted(routeros.NewScript("snapshot_list"), r.settings.Pool), prefix))
+	reply, err := r.read(ctx, subject, printDisks(lookAtSnapshots(routeros.NewScript("snapshot_list"), prefix)))
 	if err != nil {
 		return nil, err
 	}
 	seen, err := sightings(reply, 0, func(target string) bool { return ValidSnapshotID(target) && strings.HasPrefix(target, prefix) })
+	if err == nil {
+		err = r.poolsThere(reply, lookLines)
+	}
 	if err != nil {
-		return nil, r.about("list of snapshots", err)
+		return nil, r.about(subject, err)
 	}
 	return seen, nil
 }
