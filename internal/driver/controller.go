@@ -54,6 +54,8 @@ type Admission interface {
 	Abandon(volume, node string)
 	// Unpublish forgets the node, or all nodes when it is empty.
 	Unpublish(volume, node string)
+	// Unused says for certain that no node has the volume, nor may get it before a publish to this one is answered.
+	Unused(volume, node string) bool
 }
 
 // Attachments tells which nodes have a volume.
@@ -172,15 +174,11 @@ func (c *Controller) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequ
 		c.logger.WarnContext(ctx, "nothing to delete: not a handle of this driver", "volume", req.GetVolumeId())
 		return &csi.DeleteVolumeResponse{}, nil
 	}
-	unlock, err := c.lock(id.Key(), "DeleteVolume")
+	rds, unlock, err := c.take(id, "DeleteVolume")
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	_, rds, _, err := c.appliance(id.RDS)
-	if err != nil {
-		return nil, err
-	}
 	uses, err := c.ledger.InUse(id.Key())
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: %w", id, err)

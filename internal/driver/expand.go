@@ -13,25 +13,24 @@ import (
 type Expander interface {
 	// Expand makes the volume as large as required and never smaller; what it answers has the size that the RDS says.
 	Expand(ctx context.Context, slot string, requiredBytes, limitBytes int64) (appliance.Volume, error)
+	// ExportUnused is Export of a volume that certainly nobody has: what has grown is exported anew.
+	ExportUnused(ctx context.Context, slot string) (appliance.Volume, error)
 }
 
 // ControllerExpandVolume makes a volume larger on the RDS, attached or not. What is on it grows at the node: a file system
 // by NodeExpandVolume, and a raw block volume is looked at there, since whether a kernel sees the new size at once
-// depends on the RDS. So the node is always asked.
+// depends on the RDS. So the node is always asked. Where an RDS shows the new size to nobody before it has exported the volume
+// anew, that is done by the first ControllerPublishVolume that finds it unused.
 func (c *Controller) ControllerExpandVolume(ctx context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
 	id, err := c.checkGrowth(req)
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := c.lock(id.Key(), "ControllerExpandVolume")
+	rds, unlock, err := c.take(id, "ControllerExpandVolume")
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	_, rds, _, err := c.appliance(id.RDS)
-	if err != nil {
-		return nil, err
-	}
 	v, err := rds.Expand(ctx, id.Slot, req.GetCapacityRange().GetRequiredBytes(), req.GetCapacityRange().GetLimitBytes())
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/rds-csi/rds-csi/internal/appliance"
 	"github.com/rds-csi/rds-csi/internal/attach"
 )
 
@@ -29,6 +30,18 @@ func (c *Controller) lock(volume, operation string) (unlock func(), err error) {
 		}
 	}
 	return c.locks.lock(volume, operation)
+}
+
+// take locks a volume, or a snapshot, for an operation, and answers the RDS that it lies on.
+func (c *Controller) take(id appliance.ID, operation string) (rds Appliance, unlock func(), err error) {
+	if unlock, err = c.lock(id.Key(), operation); err != nil {
+		return nil, nil, err
+	}
+	if _, rds, _, err = c.appliance(id.RDS); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return rds, unlock, nil
 }
 
 // refused tells the user of a refusal that only he can lift, and answers it. What passes by itself (the ledger does not

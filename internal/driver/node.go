@@ -260,9 +260,11 @@ func (n *Node) connectAndMount(ctx context.Context, v volume, conn connection, p
 		}
 	}
 	if ns.SizeBytes < conn.sizeBytes {
-		// A target may fix the size of a namespace when it is enabled, as Linux does before 5.8: then a new connection shows the old one too.
+		// A target may fix the size of a namespace when it is enabled, as Linux does before 5.8: then a new connection shows the old one too. The
+		// controller sees to that when it attaches a volume that nobody has.
 		return refuse(codes.FailedPrecondition, "device %d:%d has %d bytes, the volume has %d: it is not staged. If it was grown, the RDS gives new connections "+
-			"the old size too: while no node uses the volume, export it anew there (/disk set %s nvme-tcp-export=no, and then =yes)",
+			"the old size too until it exports the volume anew, which happens at the next attach after it was detached from all nodes: stop its pods until its "+
+			"VolumeAttachments are gone. If that was done, do it there by hand, while no node uses the volume (/disk set %s nvme-tcp-export=no, and then =yes)",
 			ns.Major, ns.Minor, ns.SizeBytes, conn.sizeBytes, path.Base(v.handle))
 	}
 	if err := n.checkKind(v, ns, p); err != nil {

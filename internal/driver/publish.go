@@ -19,15 +19,11 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := c.lock(id.Key(), "ControllerPublishVolume")
+	rds, unlock, err := c.take(id, "ControllerPublishVolume")
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	_, rds, _, err := c.appliance(id.RDS)
-	if err != nil {
-		return nil, err
-	}
 	if err := c.checkReach(id.Key(), req.GetNodeId(), id.RDS); err != nil {
 		return nil, err
 	}
@@ -37,11 +33,15 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	if err := c.checkUsers(ctx, id.Key(), req); err != nil {
 		return nil, err
 	}
-	abandon, err := c.admit(id.Key(), req.GetNodeId(), attachMode(req.GetVolumeCapability()))
+	export := rds.Export
+	unused, abandon, err := c.admit(id.Key(), req.GetNodeId(), attachMode(req.GetVolumeCapability()))
 	if err != nil {
 		return nil, c.refused(id.Key(), err)
 	}
-	v, err := rds.Export(ctx, id.Slot)
+	if unused {
+		export = rds.ExportUnused
+	}
+	v, err := export(ctx, id.Slot)
 	if err != nil {
 		abandon()
 		return nil, err
@@ -86,21 +86,22 @@ func (c *Controller) parseID(handle string) (appliance.ID, error) {
 	return appliance.ParseID(handle, c.defaultRDS)
 }
 
-// admit asks the ledger. The answer takes the admission back, but only one that this call brought about: after a lost
-// reply the node may hold the volume by the earlier one. In Kubernetes the VolumeAttachment precedes the call, so there
-// the admission stays until it goes or ControllerUnpublish comes; both do.
-func (c *Controller) admit(volume, node string, mode attach.Mode) (abandon func(), err error) {
+// admit asks the ledger, first whether anybody has the volume already. abandon takes the admission back, but only one that this
+// call brought about: after a lost reply the node may hold the volume by the earlier one. In Kubernetes the VolumeAttachment precedes
+// the call, so there the admission of a volume that may be in use stays until it goes or ControllerUnpublish comes; both do.
+func (c *Controller) admit(volume, node string, mode attach.Mode) (unused bool, abandon func(), err error) {
 	before, err := c.ledger.InUse(volume)
 	if err != nil {
-		return nil, fmt.Errorf("volume %s for node %s: %w", volume, node, err)
+		return false, nil, fmt.Errorf("volume %s for node %s: %w", volume, node, err)
 	}
+	unused = c.ledger.Unused(volume, node)
 	if err := c.ledger.Publish(volume, node, mode, time.Now()); err != nil {
-		return nil, fmt.Errorf("volume %s for node %s: %w", volume, node, err)
+		return false, nil, fmt.Errorf("volume %s for node %s: %w", volume, node, err)
 	}
-	if slices.ContainsFunc(before, func(u attach.Use) bool { return u.Node == node }) {
-		return func() {}, nil
+	if !unused && slices.ContainsFunc(before, func(u attach.Use) bool { return u.Node == node }) {
+		return false, func() {}, nil
 	}
-	return func() { c.ledger.Abandon(volume, node) }, nil
+	return unused, func() { c.ledger.Abandon(volume, node) }, nil
 }
 
 // ControllerUnpublishVolume takes a volume from a node, or from all nodes when none is named. It needs no RDS, and a

@@ -139,15 +139,11 @@ func (c *Controller) DeleteSnapshot(ctx context.Context, req *csi.DeleteSnapshot
 		c.logger.WarnContext(ctx, "nothing to delete: not a snapshot of this driver", "snapshot", req.GetSnapshotId())
 		return &csi.DeleteSnapshotResponse{}, nil
 	}
-	unlock, err := c.lock(id.Key(), "DeleteSnapshot")
+	rds, unlock, err := c.take(id, "DeleteSnapshot")
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	_, rds, _, err := c.appliance(id.RDS)
-	if err != nil {
-		return nil, err
-	}
 	if err := rds.DeleteSnapshot(ctx, id.Slot); err != nil {
 		return nil, err
 	}

@@ -91,22 +91,6 @@ func (s *scene) console(pool string) *appliance.RDS {
 	return rds
 }
 
-// administrator types a command at the console.
-func (s *scene) administrator(command string) {
-	s.t.Helper()
-	client, err := ssh.Dial("tcp", s.server.Address, &ssh.ClientConfig{
-		User: "admin", Auth: []ssh.AuthMethod{ssh.PublicKeys(s.server.AdminSigner)}, HostKeyCallback: ssh.FixedHostKey(s.server.HostKey),
-	})
-	must(s.t, err)
-	defer func() { _ = client.Close() }()
-	session, err := client.NewSession()
-	must(s.t, err)
-	out, err := session.CombinedOutput(command)
-	if err != nil || len(out) != 0 {
-		s.t.Errorf("%s: %v: %s", command, err, out)
-	}
-}
-
 // btrfs is a directory whose file system shares blocks, as the pool of an RDS does.
 func btrfs(t *testing.T) string {
 	t.Helper()
