@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rds-csi/rds-csi/internal/routeros"
 )
 
 // Whatever names users give, a copy can be begun: the job travels as one quoted value, and there is a limit to these.
@@ -35,6 +37,39 @@ func TestCopyScriptsFit(t *testing.T) {
 		t.Logf("%d bytes", len(s.String()))
 		if m := parseMark(job.mark.String() + errorKey + "failure: a=b c=d"); m.size != 1<<42 || m.nonce != job.mark.nonce || m.text != "failure: a=b c=d" || !m.created.Equal(job.mark.created) {
 			t.Errorf("read back %+v", m)
+		}
+	}
+}
+
+// Which job makes a copy is known by its mark, and without one by the time at which both began: then no second one is begun. What
+// cannot be read excludes nothing, and what a mark says of a job that does not run is that it is dead.
+func TestTheJobOfACopyWithoutAMark(t *testing.T) {
+	const claimed = "2026-11-23 12:00:00"
+	for name, c := range map[string]struct {
+		jobs, mark, claimed string
+		want                phase
+	}{
+		"its mark":                       {"*5 2026-11-23 12:00:00;", "*5 2026-11-23 12:00:00", claimed, moving},
+		"its mark, and it is gone":       {"", "*5 2026-11-23 12:00:00", claimed, lost},
+		"its mark, and others run":       {"*6 2026-11-23 12:00:00;", "*5 2026-11-23 12:00:00", claimed, lost},
+		"the mark of one that had ended": {"*6 2026-11-23 12:00:00;", "*5 ", claimed, lost},
+		"no mark, no job":                {"", "", claimed, lost},
+		"no mark, and it runs":           {"*1 2026-11-20 08:00:00;*5 2026-11-23 12:00:01;", "", claimed, moving},
+		"an empty mark, and it runs":     {"*5 2026-11-23 11:59:59;", "\x00\x00", claimed, moving},
+		"no mark, an older job":          {"*5 2026-11-23 11:59:57;", "", claimed, lost},
+		"no mark, a younger job":         {"*5 2026-11-23 12:00:11;", "", claimed, lost},
+		"no mark, no time of the job":    {"*5 nov/23/2026 12:00:00;", "", claimed, moving},
+		"no mark, no time of the claim":  {"*5 2026-11-20 08:00:00;", "", "", moving},
+	} {
+		id := SnapshotIDFor("homelab", "x")
+		file := `{"name":"p/` + id + `.pvc-1.`
+		files := file + `copying","last-modified":"` + c.claimed + `","contents":"` + newMark("x", 1).String() + `"}`
+		if c.mark != "" {
+			files += "," + file + `job","contents":"` + strings.ReplaceAll(c.mark, "\x00", "\\u0000") + `"}`
+		}
+		seen, err := sightings(routeros.Reply{Lines: []string{jobsWord + c.jobs, "[" + files + "]", "[]", ""}}, 0, ValidSnapshotID)
+		if err != nil || len(seen) != 1 || seen[0].phase() != c.want || seen[0].alive != (name == "its mark") {
+			t.Errorf("%s: %+v, %v, want phase %d", name, seen, err, c.want)
 		}
 	}
 }

@@ -91,8 +91,10 @@ type sighting struct {
 	spoilt         bool  // the image lies in what is called like a snapshot, and is none: not read-only, or a plain directory
 	created        time.Time
 	marks          map[string]mark
-	job            string // id and start of the job, as the RDS writes them
-	alive          bool   // that job runs
+	job            string    // id and start of the job, as the RDS writes them
+	alive          bool      // that job runs
+	claimed        time.Time // by the clock of the RDS
+	likely         bool      // its mark is lost, and a job runs that may be it
 }
 
 func (s sighting) id() string { return s.dir.File() + "/" + s.target + "." + s.source }
@@ -135,7 +137,7 @@ func (s sighting) phase() phase {
 		return moving
 	case s.has(failure):
 		return broken
-	case s.alive:
+	case s.alive, s.likely:
 		return moving
 	default:
 		return lost
@@ -181,7 +183,7 @@ func sightings(reply routeros.Reply, i int, wanted func(target string) bool) ([]
 	if i >= len(reply.Lines) || !strings.HasPrefix(reply.Lines[i], jobsWord) {
 		return nil, fmt.Errorf("%w: the rds does not say which jobs it runs", ErrAnswer)
 	}
-	jobs := strings.Split(reply.Lines[i], ";")
+	jobs := strings.Split(strings.TrimPrefix(reply.Lines[i], jobsWord), ";")
 	files, err := records(reply, i+1)
 	if err != nil {
 		return nil, err
@@ -201,6 +203,7 @@ func sightings(reply routeros.Reply, i int, wanted func(target string) bool) ([]
 	list := make([]sighting, 0, len(seen))
 	for _, s := range seen {
 		s.alive = s.has(copying) && s.job != "" && slices.Contains(jobs, s.job)
+		s.likely = s.has(copying) && !strings.HasPrefix(s.job, "*") && slices.ContainsFunc(jobs, s.mayBe)
 		if s.subvolume && !s.proveSubvolume(subvolumes, zone) {
 			s.subvolume, s.spoilt = false, true
 		}
@@ -208,6 +211,19 @@ func sightings(reply routeros.Reply, i int, wanted func(target string) bool) ([]
 	}
 	slices.SortFunc(list, func(a, b sighting) int { return cmp.Compare(a.target+a.id(), b.target+b.id()) })
 	return list, nil
+}
+
+// mayBe says whether a job may be the one that the mark of which is lost. The same script makes the claim and then begins the job, so
+// both bear about the same time of the same clock. A time that cannot be read is no proof that it is another job. A copy is not begun a second
+// time while such a job runs; more is not concluded of it, and it is not stopped.
+func (s sighting) mayBe(job string) bool {
+	_, started, _ := strings.Cut(job, " ")
+	at := deviceTime(started, 0)
+	if job == "" || at.IsZero() || s.claimed.IsZero() {
+		return job != ""
+	}
+	after := at.Sub(s.claimed)
+	return after >= -2*time.Second && after <= 10*time.Second
 }
 
 // collect adds one file to the sighting that it belongs to.
@@ -232,6 +248,9 @@ func collect(seen map[string]*sighting, row record, wanted func(string) bool) {
 	switch size, _ := row.number("size"); parts[2] {
 	case copying, done, failure, givenUp:
 		s.marks[parts[2]] = parseMark(row.text("contents"))
+		if parts[2] == copying {
+			s.claimed = deviceTime(row.text("last-modified"), 0)
+		}
 	case jobMark:
 		s.job = strings.TrimSpace(row.text("contents"))
 	case image:

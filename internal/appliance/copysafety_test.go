@@ -37,6 +37,44 @@ func TestNoCopyIsProvenAfterItsSourceWasExported(t *testing.T) {
 	}
 }
 
+// The mark that says which job makes a copy is lost, and whoever asks again finds the job: a second one into the same file is not begun.
+func TestACopyIsNotBegunTwice(t *testing.T) {
+	for _, reboot := range []bool{false, true} {
+		r, v, release := copied(t, nil)
+		clone := appliance.CreateRequest{Name: "pvc-2", Source: appliance.Source{Volume: v.ID.Slot}}
+		if _, err := r.Create(t.Context(), clone); !errors.Is(err, appliance.ErrCopying) {
+			t.Fatal(err)
+		}
+		r.device.console(t, `/file remove [find where name~"[.]job\$"]`)
+		if reboot {
+			if err := r.server.Device.Reboot(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			release()
+		}
+		jobs := r.server.Device.Jobs()
+		for range 2 {
+			s, snapshot := r.eventuallySnapshot(t, func() (appliance.Snapshot, error) {
+				return r.CreateSnapshot(t.Context(), appliance.SnapshotRequest{Name: "snapshot-1", Source: v.ID.Slot})
+			})
+			if snapshot != nil || s.Ready && !reboot {
+				t.Errorf("%+v, %v", s, snapshot)
+			}
+			if _, err := r.Create(t.Context(), clone); !errors.Is(err, appliance.ErrCopying) && !reboot {
+				t.Error(err)
+			}
+		}
+		if n := r.server.Device.Jobs(); !reboot && n != jobs {
+			t.Errorf("%d jobs, there were %d", n, jobs)
+		}
+		release()
+		s, got := r.readySnapshot(t, "snapshot-1", v.ID.Slot), r.readyVolume(t, clone)
+		if !r.device.holds(s.Path.Disk(), "before") || !r.device.holds(got.Path.Disk(), "before") || len(r.images(t)) != 3 {
+			t.Errorf("reboot %t: %+v, %+v, images %v", reboot, s, got, r.images(t))
+		}
+	}
+}
+
 // What the RDS itself may write to, and what has no owner, is not copied in any way.
 func TestSourcesThatAreNotCopied(t *testing.T) {
 	for _, filesystem := range []string{"btrfs", "xfs"} {
