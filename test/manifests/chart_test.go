@@ -38,6 +38,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		"node.kubeletDir=/var/lib/kubelet/":  "does not match pattern",
 		"config.rds=null":                    "config.rds names no RDS",
 		"config.rds[1].nvme.address=":        "/config/rds/1/nvme/address",
+		"config.metrics.volumeSeries=101":    "/config/metrics/volumeSeries", // as the driver refuses it
 	} {
 		t.Run(set, func(t *testing.T) {
 			_, err := helm.Template(t.Context(), "--values", helm.Values, "--set", set)
