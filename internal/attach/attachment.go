@@ -17,14 +17,16 @@ type Attachment struct {
 	// publish context kept it (status.attachmentMetadata). Empty: not known.
 	NodeUID string
 
-	Mode             Mode          // by the PersistentVolume; one that is not known gives SingleNode
+	Mode             Mode          // by the PersistentVolume as it is now; one that is not known gives SingleNode
+	Granted          Grant         // by status.attachmentMetadata: what the publish was granted, whatever the PersistentVolume says since
 	MigrationTimeout time.Duration // by the PersistentVolume; zero means five minutes
 
 	Attached bool      // status.attached
 	Deleting bool      // a deletion timestamp is set: detach is asked for
 	Created  time.Time // creation timestamp, whole seconds of the API server's clock
 
-	AttachError string // status.attachError.message: the answer to the last publish that failed
+	AttachError   string    // status.attachError.message: the answer to the last publish that failed
+	AttachErrorAt time.Time // status.attachError.time, whole seconds of the attacher's clock
 }
 
 // Mode says which nodes may have a volume at once.
@@ -40,6 +42,18 @@ const (
 	// Readers may be on any number of nodes (ReadOnlyMany): none of them writes.
 	Readers
 )
+
+// String is how publish contexts and messages name it.
+func (m Mode) String() string {
+	switch m {
+	case MultiNode:
+		return "MultiNode"
+	case Readers:
+		return "Readers"
+	default:
+		return "SingleNode"
+	}
+}
 
 // And is the mode of a volume of which two things are said: what they agree on.
 // Two that disagree agree on a single node only: a reader beside a writer would

@@ -14,14 +14,17 @@
 //     within the last three minutes (else ErrUnknown),
 //  2. a VolumeAttachment of V and N is visible that is not being deleted and
 //     was not unpublished since (else ErrNotSeen: the attacher asks again),
-//  3. fewer than V's limit of other nodes are ahead of N or have V mounted, and
+//  3. of every other node's VolumeAttachment of V it is known whether it was
+//     granted, and as what (else ErrUnknown: the attacher asks again),
+//  4. fewer than V's limit of other nodes are ahead of N or have V mounted, and
 //     fewer than that limit hold V or have it mounted (else ConflictError, which
 //     names them), and
-//  4. the time of V's migration is not over (else MigrationExpiredError).
+//  5. the time of V's migration is not over (else MigrationExpiredError).
 //
 // The limit is one node, or two when the caller and every VolumeAttachment of V
 // say MultiNode. What a VolumeAttachment says of that comes from its
-// PersistentVolume, so a caller can ask for less, and never for more.
+// PersistentVolume and from what it was granted, so a caller can ask for less, and
+// never for more.
 //
 // Another node is ahead when one of its VolumeAttachments of V says attached, or
 // was made before N's, or so close to it that API servers with different clocks
@@ -34,14 +37,70 @@
 // Another node has V mounted when its kubelet says so, more or less: see below.
 //
 // When N's own VolumeAttachment says attached already, only other attached nodes
-// are in its way, and it is no matter how old the words of kubelets are: to repeat
-// what was done changes nothing.
+// are in its way, and it is no matter how old the words of kubelets are, nor what is
+// not known of others: to repeat what was done changes nothing.
 //
 // There is no grace period: nothing becomes allowed because time went by (B3
 // of the driver before this one was exactly that). A VolumeAttachment in the
 // way, attached or not, is in the way until it is gone, and a kubelet's word until
 // kubelet, or the administrator, takes it back. Refusing is recoverable, two
 // writers are not.
+//
+// # What was granted
+//
+// The access modes of a PersistentVolume can be changed at any time, attached or not
+// (its source and its volumeMode cannot [S]). They say what the next publish asks for.
+// On how many nodes the volume may be now depends on what its nodes were granted
+// before: one that writes goes on writing, whatever is written into the
+// PersistentVolume. So an admission comes with a Grant, the mode in which it was asked
+// for. The caller puts it into the publish context, external-attacher writes that into
+// the VolumeAttachment with the same stroke as status.attached [S], and from there it
+// is read, by this process and by any other. A VolumeAttachment then says what its
+// PersistentVolume and its Grant agree on (Mode.And):
+//
+//   - granted to one writer, and ReadOnlyMany since: a single node. Nobody joins it;
+//   - granted to one writer, and ReadWriteMany since: a single node as well;
+//   - granted to a reader, and ReadWriteOnce since: a single node. The readers that are
+//     there stay, and no other reader and no writer joins them.
+//
+// So a new access mode counts when what was attached under the old one is gone. The
+// grant of a VolumeAttachment that is attached stands: a publish that is repeated, in
+// whichever mode, is answered what it says, for it is the record of what was mounted.
+// The node plugin keeps to it too, and mounts nothing for writing that was granted to a
+// reader: what kubelet asks for comes from the PersistentVolume.
+//
+// A VolumeAttachment that is attached and tells nothing was granted by another driver,
+// or by this one before it kept grants. There the PersistentVolume speaks, but for one
+// thing: it makes no reader of it. One that was attached to write, and is taken for a
+// reader, lets others read what it is writing; one that reads, and is taken for a
+// writer, keeps others waiting until it is detached, once. It is believed when it says
+// ReadWriteMany: to doubt that would end the migrations of all virtual machines that
+// run while the driver is brought up to date, and whether they share is asked elsewhere.
+//
+// From the admission until the VolumeAttachment says attached, the grant is in the
+// memory of the process that gave it. A restart forgets it, and so does an unpublish
+// that is repeated from a stale cache. So a VolumeAttachment that waits in the first
+// list of a process, or in the first after Doubt, may have been granted in any mode,
+// with the yes on its way. While that is open nobody else is admitted (rule 3),
+// whoever asked first. What closes it is
+//
+//   - a publish for it: external-attacher does one thing at a time for a
+//     VolumeAttachment [S], and had it received a yes it would not ask again;
+//   - a new status.attachError, by the text or by the time: so too, and without a call
+//     where the attacher finds that it cannot even ask;
+//   - status.attached, which tells what was granted;
+//   - a deletion timestamp: kubelet mounts by no such VolumeAttachment [S].
+//
+// The attacher asks for all that waits when it starts, and again later. Of those that
+// wait in a first list each is refused once, at most, before who may have the volume
+// gets it. Within a process what was granted stands until the unpublish: asked for
+// again in another mode, a VolumeAttachment that is not attached yet is granted what
+// it was granted before.
+//
+// What remains needs somebody who changes access modes at the wrong moment, and either
+// an attacher that freezes with a yes in its hands, is succeeded, wakes up, and writes
+// it down; or a node that was detached by force, or by hand, and has the volume mounted
+// still: of that only its kubelet's word is left, which does not tell what was granted.
 //
 // # What kubelets say
 //
@@ -128,8 +187,8 @@
 // A volume for readers may be on any number of nodes: no VolumeAttachment of one
 // is in the way of another, since none of their nodes writes (the node plugin
 // mounts such a volume read-only on a device that takes no writes). It is one only
-// as long as the caller and every VolumeAttachment of it, by its PersistentVolume,
-// say so. When one of them says anything else, there is a writer, or may be: then
+// as long as the caller and every VolumeAttachment of it, by its PersistentVolume and
+// its Grant, say so. When one of them says anything else, there is a writer, or may be: then
 // the volume is for a single node, and the rule above holds for all of them alike,
 // so that no reader joins a writer and no writer joins readers. It is a function
 // of the VolumeAttachments like the rest, so a restart changes nothing.
@@ -138,8 +197,8 @@
 // volume for. It is in the way of readers too. Beside a VolumeAttachment, which says
 // that its node reads, it is not, proven or not; so readers that wait on several
 // nodes never refuse each other. (Who has a node detached by force that writes, then
-// makes a PersistentVolume for readers of the same volume and attaches it to that
-// very node, has lied to the ledger.)
+// makes its PersistentVolume one for readers, or makes another one for them, and
+// attaches it to that very node, has lied to the ledger.)
 //
 // # Migrations
 //
@@ -186,10 +245,15 @@
 //
 // With two nodes allowed the same holds for the third: of three, the one
 // written last sees both others ahead. So every refusal is a function of
-// VolumeAttachments, words and the time alone. Intents repeat what those say, in
-// case a clock is further off than allowed; as long as none is, they refuse nothing
-// by themselves. When an admitted VolumeAttachment is gone its intent is gone too,
-// as it would be after a restart.
+// VolumeAttachments, words and the time alone, as long as nobody changes access modes.
+// Intents repeat what those say, in case a clock is further off than allowed; as long
+// as none is, they refuse nothing by themselves. When an admitted VolumeAttachment is
+// gone its intent is gone too, as it would be after a restart.
+//
+// When access modes are changed an intent does refuse by itself, since it alone tells
+// what was granted. In the next process rule 3 stands in for it, and refuses more,
+// until all that waits was asked for. Then that process may admit whom its predecessor
+// refused because of an intent: it has the proof that the yes was not received.
 //
 // CSI does not say for which VolumeAttachment it asks, only volume and node.
 // While our watch lags, a publish for a new VolumeAttachment could be taken for

@@ -58,12 +58,13 @@ func TestConflictNamesVolumeNodesAndWayOut(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			l := attach.NewLedger(attach.Options{})
+			l.Replace(nil)
 			l.Replace(tt.list)
 			l.ReplaceNodes(tt.nodes)
 			if tt.then != nil {
 				tt.then(l)
 			}
-			err := l.Publish("rds1/v", "b", attach.SingleNode, at(60))
+			_, err := l.Publish("rds1/v", "b", attach.SingleNode, at(60))
 			want := "volume rds1/v cannot be attached to node b: " + tt.want
 			if err == nil || err.Error() != want {
 				t.Errorf("got  %v\nwant %s", err, want)
@@ -97,7 +98,7 @@ func TestConflictsAreShort(t *testing.T) {
 			l := attach.NewLedger(attach.Options{})
 			l.Replace(append(list, waiting("b", "rds1/pvc-1", "b", 60)))
 			l.ReplaceNodes(nodes)
-			err := l.Publish("rds1/pvc-1", "b", attach.SingleNode, at(60))
+			_, err := l.Publish("rds1/pvc-1", "b", attach.SingleNode, at(60))
 			uses, unknown := l.InUse("rds1/pvc-1")
 			if err == nil || unknown != nil {
 				t.Fatalf("%v, %v", err, unknown)

@@ -105,7 +105,7 @@ func TestNothingIsLeftOfWhatIsGone(t *testing.T) {
 		id := fmt.Sprint(i)
 		va := Attachment{UID: id, Volume: "v" + id, Node: "a", Mode: MultiNode}
 		l.Upsert(va)
-		if err := l.Publish(va.Volume, "a", MultiNode, time.Time{}); err != nil {
+		if _, err := l.Publish(va.Volume, "a", MultiNode, time.Time{}); err != nil {
 			t.Fatal(err)
 		}
 		l.UpsertNode(Node{Name: "a", InUse: []string{va.Volume}})
@@ -199,7 +199,7 @@ func BenchmarkPublish10000(b *testing.B) {
 	l.ReplaceNodes(nil)
 	l.Replace(many(10_000))
 	for b.Loop() {
-		if err := l.Publish("rds1/pvc-77", "node-27", SingleNode, time.Time{}); err != nil {
+		if _, err := l.Publish("rds1/pvc-77", "node-27", SingleNode, time.Time{}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -96,7 +96,7 @@ func TestNothingIsLeft(t *testing.T) {
 	for i := range 100 {
 		uid, volume := fmt.Sprint(i), fmt.Sprint("v", i)
 		l.Upsert(waiting(uid, volume, "a", i))
-		if err := l.Publish(volume, "a", attach.SingleNode, at(i)); err != nil {
+		if _, err := l.Publish(volume, "a", attach.SingleNode, at(i)); err != nil {
 			t.Fatal(err)
 		}
 		switch i % 4 {

@@ -41,6 +41,7 @@ type Ledger struct {
 	known      bool // VolumeAttachments were listed
 	nodesKnown bool // Nodes were listed
 	listening  bool // since the last list of Nodes, no word came unseen
+	asked      bool // since the last list of VolumeAttachments, nobody else was asked for admissions
 	arrivals   int  // events and lists so far
 	ended      int  // unpublishes so far
 	volumes    map[string]*volume
@@ -88,7 +89,9 @@ func (l *Ledger) Replace(list []Attachment) {
 	l.arrivals++
 	now := make([]held, 0, len(list))
 	for _, a := range list {
-		now = append(now, l.remember(a))
+		h := l.remember(a)
+		h.early = h.early || !l.asked && h.waits()
+		now = append(now, h)
 	}
 	old := l.volumes
 	if len(l.moving) > 0 {
@@ -112,7 +115,7 @@ func (l *Ledger) Replace(list []Attachment) {
 			l.fade(handle, u.node)
 		}
 	}
-	l.known = true
+	l.known, l.asked = true, true
 	l.publish()
 }
 
@@ -136,21 +139,32 @@ func (l *Ledger) Remove(uid string) {
 // Publish decides whether the volume may go to the node. On nil the admission
 // is recorded until Unpublish, Abandon or the end of the VolumeAttachment.
 // Asked again for what it admitted, it admits again, as long as no clock is
-// further off than Options.ClockSkew, and a migration's time is not over.
-func (l *Ledger) Publish(handle, node string, mode Mode, now time.Time) error {
+// further off than Options.ClockSkew, and a migration's time is not over. What it
+// grants is for the VolumeAttachment to keep; of one that is attached already that is
+// what it keeps, whatever is asked now.
+func (l *Ledger) Publish(handle, node string, mode Mode, now time.Time) (Grant, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.ask(handle, node)
 	if err := l.decide(handle, node, mode, now); err != nil {
-		return err
+		return 0, err
 	}
+	var granted Grant
 	l.change(handle, node, func(v *volume) {
+		granted = v.grant(node, mode)
+		if m, told := granted.Mode(); told {
+			mode = m
+		}
 		v.intend(intent{node: node, mode: mode, since: now, first: v.unused(node)})
 		if !l.standalone {
 			v.possess(node)
 		}
 	})
-	return nil
+	return granted, nil
 }
+
+// ask: a node is asked for, so what it was granted before did not arrive.
+func (l *Ledger) ask(handle, node string) { look(l.volumes, handle).asked(node) }
 
 // Abandon takes an admission back: the publish failed after it, for certain, and
 // no earlier one was answered with a yes.
@@ -233,7 +247,11 @@ func (l *Ledger) decide(volume, node string, mode Mode, now time.Time) error {
 		return fmt.Errorf("volume %s to node %s: %w: the watch of Nodes says nothing since %s, and kubelets may have said something",
 			volume, node, ErrUnknown, l.heard.UTC().Format(time.RFC3339))
 	}
-	mode = v.agree(mode)
+	if h, early := v.early(node); early && !own.Attached {
+		return fmt.Errorf("volume %s to node %s: %w: whether VolumeAttachment %s of node %s was granted before this process began; "+
+			"ask again when that one was asked for", volume, node, ErrUnknown, h.Name, h.Node)
+	}
+	mode = v.admits(v.agree(mode))
 	for _, rivals := range v.rivals(own, node, l.skew) {
 		if inTheWay := v.refuses(mode, rivals); len(inTheWay) > 0 {
 			return conflict(volume, node, inTheWay)
@@ -279,6 +297,7 @@ func (l *Ledger) remember(a Attachment) held {
 		old := v.held[i]
 		h.arrival, h.spent = old.arrival, old.spent
 		h.before = old.Attached && old.Volume == a.Volume && old.Node == a.Node
+		h.early = old.early && h.waits() && a.AttachError == old.AttachError && a.AttachErrorAt.Equal(old.AttachErrorAt)
 	}
 	if h.spent > 0 && h.outlived(l.mark(h.spent)) {
 		h.spent = 0

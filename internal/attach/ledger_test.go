@@ -37,10 +37,12 @@ func deleting(a attach.Attachment) attach.Attachment {
 	return a
 }
 
-// rebuilt is a ledger of a process that has just started and read the list.
+// rebuilt is a ledger of a process that has read the list, and knows that nobody
+// before it was asked for what waits there.
 func rebuilt(list ...attach.Attachment) *attach.Ledger {
 	l := attach.NewLedger(attach.Options{})
 	l.ReplaceNodes(nil)
+	l.Replace(nil)
 	l.Replace(list)
 	return l
 }
@@ -53,7 +55,7 @@ func wantCount(t *testing.T, l *attach.Ledger, want int) {
 }
 
 // class reduces an answer to what the driver makes a code of.
-func class(err error) string {
+func class(_ attach.Grant, err error) string {
 	var c *attach.ConflictError
 	switch {
 	case err == nil:
@@ -221,7 +223,8 @@ func TestIntentBlocksUntilUnpublishedOrGone(t *testing.T) {
 	}{
 		"still admitted":  {func(*attach.Ledger) {}, "conflict with a"},
 		"abandoned":       {func(l *attach.Ledger) { l.Abandon("v", "a") }, "ok"},
-		"unpublished":     {func(l *attach.Ledger) { l.Unpublish("v", "a") }, "ok"},
+		"unpublished":     {func(l *attach.Ledger) { l.Unpublish("v", "a"); l.Upsert(deleting(young)) }, "ok"},
+		"detached late":   {func(l *attach.Ledger) { l.Unpublish("v", "a") }, "unknown"}, // for one before it
 		"all unpublished": {func(l *attach.Ledger) { l.Unpublish("v", "") }, "not seen"},
 		"gone":            {func(l *attach.Ledger) { l.Remove("1") }, "ok"},
 		"relisted":        {func(l *attach.Ledger) { l.Replace([]attach.Attachment{young, old}) }, "conflict with a"},
@@ -298,7 +301,7 @@ func TestLateUnpublishSpendsNotForEver(t *testing.T) {
 	made := waiting("2", "v", "a", 60)
 	l.Upsert(made)
 	l.Unpublish("v", "a") // late, and meant for the first
-	refused := l.Publish("v", "a", attach.SingleNode, at(0))
+	_, refused := l.Publish("v", "a", attach.SingleNode, at(0))
 	if !errors.Is(refused, attach.ErrNotSeen) {
 		t.Fatalf("Publish right after = %v", refused)
 	}

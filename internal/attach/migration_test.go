@@ -29,8 +29,8 @@ func wantMigrations(t *testing.T, l *attach.Ledger, want ...attach.Migration) {
 
 func wantPublishAt(t *testing.T, l *attach.Ledger, node string, second int, want string) {
 	t.Helper()
-	err := l.Publish("v", node, attach.MultiNode, at(second))
-	got := class(err)
+	granted, err := l.Publish("v", node, attach.MultiNode, at(second))
+	got := class(granted, err)
 	if late := (*attach.MigrationExpiredError)(nil); errors.As(err, &late) {
 		got = "expired with " + late.Other
 	}
@@ -215,7 +215,7 @@ func TestStandaloneMigrates(t *testing.T) {
 
 func TestExpiredErrorNamesTheWayOut(t *testing.T) {
 	l := rebuilt(within(time.Minute, attached("1", "rds1/v", "a", 0)), within(time.Minute, waiting("2", "rds1/v", "b", 100)))
-	err := l.Publish("rds1/v", "b", attach.MultiNode, at(161))
+	_, err := l.Publish("rds1/v", "b", attach.MultiNode, at(161))
 	want := "volume rds1/v cannot be attached to node b any more: its migration from node a began at 2026-11-01T00:01:40Z and had 1m0s; " +
 		"cancel it (stop the pod on node b and wait for the detach), then start another; " +
 		"the StorageClass parameter migrationTimeout gives later volumes more time"

@@ -20,10 +20,11 @@ func (m *model) Check(t *rapid.T) {
 }
 
 func (m *model) checkAdmitted(t *rapid.T) {
+	m.checkHolds(t)
 	admitted := map[string]int{}
 	for pair := range m.yes {
 		volume := m.api[pair].Volume
-		if admitted[volume]++; admitted[volume] > m.volumes[volume].limit() {
+		if admitted[volume]++; !m.edited[volume] && admitted[volume] > m.volumes[volume].limit() {
 			t.Fatalf("%s is admitted to too many nodes: %v", volume, slices.Sorted(maps.Keys(m.yes)))
 		}
 	}
@@ -35,7 +36,7 @@ func (m *model) checkAdmitted(t *rapid.T) {
 // detach by force or by hand, or a Node that is deleted or tainted.
 func (m *model) checkMounted(t *rapid.T) {
 	for volume, mode := range m.volumes {
-		var writers []string
+		var nodes []string
 		for _, node := range m.nodes {
 			pair := volume + "@" + node
 			if !m.machines[node].mounted[volume] {
@@ -49,12 +50,13 @@ func (m *model) checkMounted(t *rapid.T) {
 				}
 			}
 			if !m.untold[pair] {
-				writers = append(writers, node)
+				nodes = append(nodes, node)
 			}
 		}
-		if len(writers) > mode.limit() {
-			t.Fatalf("%s is mounted on %v", volume, writers)
+		if !m.edited[volume] && len(nodes) > mode.limit() {
+			t.Fatalf("%s is mounted on %v", volume, nodes)
 		}
+		m.checkWriters(t, volume, nodes)
 	}
 }
 
@@ -73,8 +75,11 @@ func (m *model) checkSteady(t *rapid.T) {
 	for handle, v := range m.ledger.volumes {
 		for _, i := range v.intents {
 			own, seen := v.right(i.node)
-			if !seen || !m.synced || m.narrowed[handle] || m.engaged(handle, i.node) {
+			if !seen || !m.synced || m.narrowed[handle] || m.edited[handle] || m.engaged(handle, i.node) {
 				continue
+			}
+			if _, early := v.early(i.node); early {
+				continue // another process was asked in between
 			}
 			err := m.ledger.decide(handle, i.node, m.volumes[handle], m.now)
 			if late := (*MigrationExpiredError)(nil); errors.As(err, &late) && m.now.After(own.Created.Add(modelTimeout)) {
@@ -161,7 +166,7 @@ func (m *model) migration(volume string) (w Migration, moves bool) {
 		if a.Volume != volume {
 			continue
 		}
-		if a.Mode != MultiNode {
+		if granted, told := a.Granted.Mode(); a.Mode != MultiNode || told && granted != MultiNode {
 			return w, false
 		}
 		if a.Attached {
@@ -181,8 +186,8 @@ func (m *model) migration(volume string) (w Migration, moves bool) {
 // overdue: another node is attached, this one is not, and the time is over. All by
 // the view.
 func (m *model) overdue(volume, node string) bool {
-	if m.volumes[volume] == Readers {
-		return false // nobody moves
+	if m.volumes[volume] == Readers || m.edited[volume] {
+		return false // nobody moves, or did not always
 	}
 	for _, own := range m.view {
 		if own.Volume != volume || own.Node != node || own.Attached || own.Deleting {
@@ -208,7 +213,7 @@ func (m *model) Settle(t *rapid.T) {
 	m.retryAll(t)
 	m.allRead(t)
 	for volume := range m.volumes {
-		wanted, admitted, free := 0, 0, !m.narrowed[volume] && !m.engaged(volume, "")
+		wanted, admitted, free := 0, 0, !m.narrowed[volume] && !m.engaged(volume, "") && m.pure(volume)
 		for _, r := range m.sorted() {
 			if r.Volume != volume {
 				continue
@@ -229,7 +234,7 @@ func (m *model) Settle(t *rapid.T) {
 // speaks of it where no VolumeAttachment is.
 func (m *model) allRead(t *rapid.T) {
 	for _, r := range m.sorted() {
-		free := m.mode(r.Volume) == Readers && !r.Deleting
+		free := m.mode(r.Volume) == Readers && !r.Deleting && m.pure(r.Volume)
 		for _, other := range m.nodes {
 			free = free && (m.api[r.Volume+"@"+other] != nil || !slices.Contains(m.spoken[other].InUse, r.Volume))
 		}
@@ -252,9 +257,10 @@ func (m *model) engaged(volume, node string) bool {
 
 // retryAll: the attacher asks for all, and what it writes down is seen.
 func (m *model) retryAll(t *rapid.T) {
+	m.askAll()
 	for _, r := range m.sorted() {
 		if err := m.ledger.decide(r.Volume, r.Node, m.volumes[r.Volume], m.now); errors.Is(err, ErrNotSeen) {
-			r.AttachError = err.Error()
+			r.AttachError, r.AttachErrorAt = err.Error(), m.now
 			m.write(r)
 		}
 	}
@@ -277,7 +283,8 @@ func (m *model) compare(t *rapid.T, old *Ledger) {
 	for volume, mode := range m.volumes {
 		for _, node := range m.nodes {
 			before, after := kind(old.decide(volume, node, mode, m.now)), kind(m.ledger.decide(volume, node, mode, m.now))
-			if !m.same(volume, node, before, after) {
+			narrower := look(old.volumes, volume).admits(mode) != mode // by what it granted, and nobody else can know
+			if !narrower && !m.same(volume, node, before, after) {
 				t.Fatalf("%s to %s: %s before the restart, %s after it", volume, node, before, after)
 			}
 		}
@@ -308,6 +315,9 @@ func sameUse(was, is Use) bool {
 func (m *model) same(volume, node, before, after string) bool {
 	r := m.api[volume+"@"+node]
 	if before == after || r != nil && r.late && before == ErrNotSeen.Error() {
+		return true
+	}
+	if m.edited[volume] || before == ErrUnknown.Error() || after == ErrUnknown.Error() && m.waits(volume, node) {
 		return true
 	}
 	forgotten := r != nil && m.tied(r)

@@ -122,7 +122,7 @@ func (m *model) Run(t *rapid.T) {
 	}
 	m.publish(t, r, "attached")
 	if r.Attached && !r.Deleting {
-		m.mount(r)
+		m.mount(t, r)
 	}
 }
 
@@ -134,11 +134,14 @@ func (m *model) Mount(t *rapid.T) {
 		return r.Attached && !r.Deleting && m.word(r.Node, r.Volume) && !m.machines[r.Node].off
 	})
 	if r != nil {
-		m.mount(r)
+		m.mount(t, r)
 	}
 }
 
-func (m *model) mount(r *record) {
+func (m *model) mount(t *rapid.T, r *record) {
+	if !m.mountAs(t, r) {
+		return
+	}
 	k := m.machines[r.Node]
 	k.mounted[r.Volume] = true
 	delete(k.hidden, r.Volume)
@@ -169,6 +172,7 @@ func (m *model) gone(node, volume string) {
 	delete(k.mounted, volume)
 	delete(k.hidden, volume)
 	delete(k.wishes, volume)
+	delete(m.mounts, volume+"@"+node)
 	delete(m.untold, volume+"@"+node)
 	delete(m.forced, volume+"@"+node)
 }

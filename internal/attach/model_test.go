@@ -25,6 +25,9 @@ import (
 //     that is known;
 //   - at most as many nodes have the volume mounted, as far as VolumeAttachments
 //     and kubelets' words tell, whatever went by force or by hand;
+//   - nobody writes beside anybody else, but for raw block that was granted to
+//     both as MultiNode, whenever the PersistentVolume is changed
+//     (model_grants_test.go);
 //   - what is called unused when it is admitted is mounted nowhere, as far as they
 //     tell;
 //   - the numbers and the migrations are those of the log as far as it was seen;
@@ -49,9 +52,10 @@ const (
 // record is a VolumeAttachment in the API server, with what the attacher did.
 type record struct {
 	Attachment
-	touched     bool // the attacher has put its finalizer
-	unpublished bool // the attacher has begun to detach
-	late        bool // an unpublish of its predecessor came again
+	touched     bool  // the attacher has put its finalizer
+	unpublished bool  // the attacher has begun to detach
+	late        bool  // an unpublish of its predecessor came again
+	flight      Grant // the attacher has the yes, and is about to write it down
 }
 
 func (r *record) pair() string { return r.Volume + "@" + r.Node }
@@ -79,6 +83,7 @@ type model struct {
 	nodes    []string
 	standby  process
 	kubelets
+	grants
 }
 
 // newModel is small, and often very small: rivals must meet for anything to go
@@ -94,12 +99,17 @@ func newModel(t *rapid.T) *model {
 	}
 	m.ledger, m.standby = NewLedger(Options{ClockSkew: modelSkew}), newProcess()
 	m.kubelets = newKubelets(m.nodes)
+	m.grants = newGrants(t, m.volumes)
 	return m
 }
 
 func (m *model) write(r *record) { m.log = append(m.log, entry{a: r.Attachment}) }
 func (m *model) erase(r *record) { m.end(r); m.log = append(m.log, entry{a: r.Attachment, gone: true}) }
-func (m *model) end(r *record)   { delete(m.api, r.pair()); delete(m.yes, r.pair()) }
+func (m *model) end(r *record) {
+	delete(m.api, r.pair())
+	delete(m.yes, r.pair())
+	delete(m.holds, r.pair())
+}
 
 // pick draws one of the records that fit, or nil.
 func (m *model) pick(t *rapid.T, fits func(*record) bool) *record {
@@ -141,19 +151,20 @@ func (m *model) create(t *rapid.T, node, volume string) {
 // more than the PersistentVolume allows, or for less.
 func (m *model) Publish(t *rapid.T) {
 	if r := m.pick(t, func(r *record) bool { return !r.unpublished }); r != nil {
-		m.publish(t, r, "attached", "reply lost", "failed")
+		m.publish(t, r, "attached", "reply lost", "reply late", "failed")
 	}
 }
 
 func (m *model) publish(t *rapid.T, r *record, ends ...string) {
-	r.touched = true
+	r.touched, r.flight = true, 0
 	mode := rapid.SampledFrom([]Mode{m.volumes[r.Volume], MultiNode, SingleNode, Readers}).Draw(t, "asked as")
 	unused := m.ledger.Unused(r.Volume, r.Node)
-	err := m.ledger.Publish(r.Volume, r.Node, mode, m.now)
+	granted, err := m.ledger.Publish(r.Volume, r.Node, mode, m.now)
 	if !m.synced && !errors.Is(err, ErrUnknown) {
 		t.Fatalf("unknown ledger answered %v", err)
 	}
 	if err != nil {
+		m.refused(r)
 		m.complain(t, r, err)
 		return
 	}
@@ -166,18 +177,22 @@ func (m *model) publish(t *rapid.T, r *record, ends ...string) {
 	if unused {
 		m.checkUnused(t, r.Volume)
 	}
-	was := m.yes[r.pair()]
-	m.yes[r.pair()], m.tried[r.pair()] = true, true
+	was, held := m.yes[r.pair()], m.holds[r.pair()]
+	m.yes[r.pair()], m.tried[r.pair()], m.holds[r.pair()] = true, true, granted
 	switch rapid.SampledFrom(ends).Draw(t, "then") {
 	case "attached":
+		m.attach(r, granted)
+	case "reply late":
 		if !r.Attached {
-			r.Attached = true
-			m.write(r)
+			r.flight = granted
 		}
 	case "failed":
 		if !was {
 			m.ledger.Abandon(r.Volume, r.Node)
 			delete(m.yes, r.pair())
+		}
+		if m.holds[r.pair()] = held; held == 0 {
+			delete(m.holds, r.pair())
 		}
 	}
 }
@@ -208,12 +223,13 @@ func (m *model) Narrow(t *rapid.T) {
 	}
 }
 
-// mode is what PersistentVolumes say now; volumes has what they said once.
+// mode is what PersistentVolumes say, as far as it is seen; volumes has what they
+// said at first.
 func (m *model) mode(volume string) Mode {
 	if m.narrowed[volume] {
 		return SingleNode
 	}
-	return m.volumes[volume]
+	return m.told[volume]
 }
 
 // Wait: time goes by, and migrations with it.
@@ -224,7 +240,7 @@ func (m *model) Wait(t *rapid.T) {
 // complain: the attacher writes the answer down, by the name: into what is there.
 func (m *model) complain(t *rapid.T, r *record, err error) {
 	if rapid.Bool().Draw(t, "attachError") {
-		r.AttachError = err.Error()
+		r.AttachError, r.AttachErrorAt = err.Error(), m.now
 		m.write(r)
 	}
 }
@@ -271,9 +287,10 @@ func (m *model) unpublish(r *record) {
 	if !r.unpublished {
 		m.seeUntil(func() bool { _, ok := m.view[r.UID]; return ok })
 	}
-	r.unpublished, m.ended[r.pair()] = true, true
+	r.unpublished, r.flight, m.ended[r.pair()] = true, 0, true
 	m.ledger.Unpublish(r.Volume, r.Node)
 	delete(m.yes, r.pair())
+	delete(m.holds, r.pair())
 }
 
 // Detach is a whole detach that the ledger's watch is late to see.
@@ -418,6 +435,9 @@ func (m *model) Restart(t *rapid.T) {
 		return
 	}
 	m.Sync(t)
+	if rapid.Bool().Draw(t, "all are asked for") {
+		m.askAll()
+	}
 	m.compare(t, old)
 }
 
@@ -436,6 +456,7 @@ func TestModel(t *testing.T) {
 			"run": m.Run, "run another": m.Run, "pod": m.Pod, "mount": m.Mount, "mount more": m.Mount, "pod gone": m.PodGone, "node": m.Node, "admin": m.Admin,
 			"kubelet restart": m.KubeletRestart, "scale down": m.ScaleDown,
 			"deliver words": m.DeliverWords, "relist nodes": m.RelistNodes,
+			"edit": m.Edit, "tell": m.Tell, "land": m.Land, "fail": m.Fail,
 		})
 	})
 }

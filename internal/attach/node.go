@@ -41,11 +41,12 @@ func (l *Ledger) ReplaceNodes(list []Node) {
 }
 
 // Doubt says that this process was not the one that admitted nodes until now, or
-// did not watch: the next ReplaceNodes is like the first, all its words count.
+// did not watch: the next ReplaceNodes is like the first, all its words count, and
+// so is the next Replace: what waits in it may have been granted by another.
 func (l *Ledger) Doubt() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.listening = false
+	l.listening, l.asked = false, false
 }
 
 // UpsertNode applies one added or changed Node.

@@ -6,10 +6,10 @@ import (
 	"github.com/rds-csi/rds-csi/internal/attach"
 )
 
-// reads is of a PersistentVolume with ReadOnlyMany.
+// reads is of a PersistentVolume with ReadOnlyMany, and was granted as such.
 func reads(a attach.Attachment) attach.Attachment {
 	a.Mode = attach.Readers
-	return a
+	return granted(a, attach.Readers)
 }
 
 // Any number of nodes may read; a writer is alone, whoever came first and whatever a caller says.
@@ -49,7 +49,7 @@ func TestReaders(t *testing.T) {
 // Readers do not expire: there is no deadline to them.
 func TestReadersHaveTime(t *testing.T) {
 	l := rebuilt(reads(attached("1", "v", "a", 0)), reads(waiting("2", "v", "b", 10)))
-	if err := l.Publish("v", "b", attach.Readers, at(100_000)); err != nil {
+	if _, err := l.Publish("v", "b", attach.Readers, at(100_000)); err != nil {
 		t.Error(err)
 	}
 }
@@ -81,6 +81,8 @@ func TestReadersDoNotWaitForEachOther(t *testing.T) {
 				l.Doubt()
 				l.Replace(wait)
 				l.ReplaceNodes([]attach.Node{says("a", "v"), says("b", "v")})
+				wantPublish(t, l, "v", "b", attach.Readers, "unknown") // until both were asked for once
+				wantPublish(t, l, "v", "a", attach.Readers, "ok")
 			case "two new nodes":
 				l.UpsertNode(says("a", "v"))
 				l.UpsertNode(says("b", "v"))

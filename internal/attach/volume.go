@@ -12,12 +12,15 @@ type held struct {
 	arrival int  // with which event or list it was first seen: those of one list share it
 	spent   int  // the last unpublish of its pair since it was first seen, or 0
 	before  bool // it was attached before the last event or list
+	// early: it waits, and was granted before all that this process remembers, or not
+	// at all: nobody tells. Until it is asked for.
+	early bool
 }
 
 // intent is an admission.
 type intent struct {
 	node  string
-	mode  Mode // as it was asked for
+	mode  Mode // as it was granted
 	since time.Time
 	first bool // nobody had the volume before it
 }
@@ -113,24 +116,55 @@ func (v *volume) release(node string) {
 // agree is a mode, as far as all VolumeAttachments agree with it. Without
 // Kubernetes there are none, and those who were admitted speak.
 func (v *volume) agree(mode Mode) Mode {
+	if len(v.held) == 0 {
+		return v.admits(mode)
+	}
 	for _, h := range v.held {
-		mode = mode.And(h.Mode)
+		mode = mode.And(h.mode())
 	}
-	if len(v.held) > 0 {
-		return mode
-	}
+	return mode
+}
+
+// admits is a mode, as far as what this process granted agrees with it.
+func (v *volume) admits(mode Mode) Mode {
 	for _, i := range v.intents {
 		mode = mode.And(i.mode)
 	}
 	return mode
 }
 
+// early is a VolumeAttachment of another node of which it is not known what it was
+// granted.
+func (v *volume) early(node string) (h held, yes bool) {
+	i := slices.IndexFunc(v.held, func(h held) bool { return h.early && h.Node != node })
+	if i < 0 {
+		return h, false
+	}
+	return v.held[i], true
+}
+
+// asked: whatever the node was granted before did not arrive, or it would not be
+// asked for again.
+func (v *volume) asked(node string) {
+	for i := range v.held {
+		if v.held[i].Node == node {
+			v.held[i].early = false
+		}
+	}
+}
+
+// waits says whether it may yet be mounted by what was granted to it, and does not
+// tell what that was. kubelet mounts by nothing that is being deleted (kubernetes:
+// pkg/volume/csi/csi_attacher.go [S]).
+func (h held) waits() bool { return !h.Attached && !h.Deleting }
+
 // spend marks what is seen of the node, or of all nodes, by the number of the
 // unpublish.
 func (v *volume) spend(node string, unpublish int) {
 	for i := range v.held {
-		if node == "" || v.held[i].Node == node {
-			v.held[i].spent = unpublish
+		if h := &v.held[i]; node == "" || h.Node == node {
+			h.spent = unpublish
+			h.early = h.early || h.waits() && v.admitted(h.Node)
 		}
 	}
 }
@@ -224,7 +258,18 @@ func eachOnce(rivals []rival) []rival {
 	return slices.CompactFunc(rivals, func(a, b rival) bool { return a.node == b.node })
 }
 
-func (h held) isAttached() string { return "VolumeAttachment " + h.Name + " is attached" }
+func (h held) isAttached() string {
+	text := "VolumeAttachment " + h.Name + " is attached"
+	m, told := h.Granted.Mode()
+	switch {
+	case told && m != h.Mode:
+		return text + " as " + m.String() + ", whatever its PersistentVolume says now"
+	case h.mode() != h.Mode:
+		return text + " and does not tell that it only reads"
+	default:
+		return text
+	}
+}
 
 // blocks says whether h, on another node, is in the way of own, and why.
 func (h held) blocks(own held, skew time.Duration) (reason string, yes bool) {

@@ -68,7 +68,9 @@ func TestReadersAndAWriterDoNotMeet(t *testing.T) {
 	s := newScene(t, ledger)
 	id := s.create("pvc-1").GetVolumeId()
 	of := func(node string, mode attach.Mode, attached bool) attach.Attachment {
-		return attach.Attachment{UID: "uid-" + node, Name: "csi-" + node, Volume: id, Node: node, Mode: mode, Attached: attached, Created: time.Unix(1_700_000_000, 0)}
+		return attach.Attachment{
+			UID: "uid-" + node, Name: "csi-" + node, Volume: id, Node: node, Mode: mode, Granted: attach.GrantOf(mode), Attached: attached, Created: time.Unix(1_700_000_000, 0),
+		}
 	}
 	publish := func(node string, mode csi.VolumeCapability_AccessMode_Mode) error {
 		req := publishRequest(id, node)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rds-csi/rds-csi/internal/appliance"
+	"github.com/rds-csi/rds-csi/internal/attach"
 	"github.com/rds-csi/rds-csi/internal/config"
 	"github.com/rds-csi/rds-csi/internal/nvme"
 )
@@ -30,6 +31,8 @@ const (
 	keyVolume = "volume"
 	// keyNodeUID tells for which Node object the volume was published: a Node that was made again under the same name is another.
 	keyNodeUID = "nodeUID"
+	// keyGranted tells as what the volume was granted (attach.Mode): the PersistentVolume may say something else by now.
+	keyGranted = "grantedMode"
 	// keyAdopted is a key that the existing driver wrote into all its volumes, and this one into none.
 	keyAdopted = "volumePath"
 	// keyMigration is how long two nodes may have the volume. keyMigrationSeconds is what the existing driver wrote.
@@ -43,10 +46,12 @@ const (
 	mostMigration  = time.Hour
 )
 
-// Published reads from a publish context, as a VolumeAttachment keeps it in its status, the volume's canonical handle and
-// the UID of the Node; each is empty when it is not there.
-func Published(context map[string]string) (handle, nodeUID string) {
-	return context[keyVolume], context[keyNodeUID]
+// Published reads from a publish context, as a VolumeAttachment keeps it in its status, the volume's canonical handle, the
+// UID of the Node, and as what it was granted; each is empty when it is not there. A grant that is not understood is one for
+// a single node.
+func Published(context map[string]string) (handle, nodeUID string, granted attach.Grant) {
+	granted, _ = attach.ParseGrant(context[keyGranted])
+	return context[keyVolume], context[keyNodeUID], granted
 }
 
 // MigrationTimeout reads from a volume context, as a PersistentVolume keeps it, how long a migration may take; 0 when it

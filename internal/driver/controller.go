@@ -48,8 +48,9 @@ type Appliance interface {
 // Admission decides which node may have a volume. Volumes are named by their canonical handle (appliance.ID.Key), since
 // two PersistentVolumes that write the handle of one disk differently are still one disk.
 type Admission interface {
-	// Publish admits the node (and records the intent) or says why not; now decides whether a migration has time left.
-	Publish(volume, node string, mode attach.Mode, now time.Time) error
+	// Publish admits the node (and records the intent) or says why not; now decides whether a migration has time left. What it
+	// grants is for the VolumeAttachment to keep, also when that is nothing.
+	Publish(volume, node string, mode attach.Mode, now time.Time) (attach.Grant, error)
 	// Abandon takes the intent of an admitted publish back.
 	Abandon(volume, node string)
 	// Unpublish forgets the node, or all nodes when it is empty.

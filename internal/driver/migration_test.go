@@ -55,7 +55,7 @@ func TestPublishToTwoNodes_B3_B19(t *testing.T) {
 			req.VolumeCapability = tt.capability
 			reply, err := s.ControllerPublishVolume(t.Context(), req)
 			wants(t, err, tt.code, tt.words...)
-			if handle, uid := driver.Published(reply.GetPublishContext()); err == nil && (handle != id || uid != "uid of node-b") {
+			if handle, uid, _ := driver.Published(reply.GetPublishContext()); err == nil && (handle != id || uid != "uid of node-b") {
 				t.Errorf("the publish context tells %q, node %q", handle, uid)
 			}
 		})
@@ -72,7 +72,7 @@ func TestPublishToANodeThatIsNotSeenYet(t *testing.T) {
 	ledger.Replace([]attach.Attachment{asked(id, "node-a", false, 0)})
 	reply, err := s.ControllerPublishVolume(t.Context(), publishRequest(id, "node-a"))
 	wants(t, err, codes.OK)
-	if _, uid := driver.Published(reply.GetPublishContext()); uid != "" {
+	if _, uid, _ := driver.Published(reply.GetPublishContext()); uid != "" {
 		t.Errorf("node UID %q", uid)
 	}
 }

@@ -34,22 +34,25 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 		return nil, err
 	}
 	export := rds.Export
-	unused, abandon, err := c.admit(id.Key(), req.GetNodeId(), attachMode(req.GetVolumeCapability()))
+	admitted, err := c.admit(id.Key(), req.GetNodeId(), attachMode(req.GetVolumeCapability()))
 	if err != nil {
 		return nil, c.refused(id.Key(), err)
 	}
-	if unused {
+	if admitted.unused {
 		export = rds.ExportUnused
 	}
 	v, err := export(ctx, id.Slot)
 	if err != nil {
-		abandon()
+		admitted.abandon()
 		return nil, err
 	}
 	c.repaired(ctx, v)
 	published := publishContext(v, req.GetVolumeContext())
 	if uid, ok := c.ledger.NodeUID(req.GetNodeId()); ok {
 		published[keyNodeUID] = uid
+	}
+	if text := admitted.granted.String(); text != "" {
+		published[keyGranted] = text
 	}
 	return &csi.ControllerPublishVolumeResponse{PublishContext: published}, nil
 }
@@ -86,22 +89,30 @@ func (c *Controller) parseID(handle string) (appliance.ID, error) {
 	return appliance.ParseID(handle, c.defaultRDS)
 }
 
+// admission is what the ledger says of a publish that it admits.
+type admission struct {
+	granted attach.Grant // for the VolumeAttachment to keep
+	unused  bool         // nobody has the volume
+	abandon func()       // takes it back
+}
+
 // admit asks the ledger, first whether anybody has the volume already. abandon takes the admission back, but only one that this
 // call brought about: after a lost reply the node may hold the volume by the earlier one. In Kubernetes the VolumeAttachment precedes
 // the call, so there the admission of a volume that may be in use stays until it goes or ControllerUnpublish comes; both do.
-func (c *Controller) admit(volume, node string, mode attach.Mode) (unused bool, abandon func(), err error) {
+func (c *Controller) admit(volume, node string, mode attach.Mode) (a admission, err error) {
 	before, err := c.ledger.InUse(volume)
 	if err != nil {
-		return false, nil, fmt.Errorf("volume %s for node %s: %w", volume, node, err)
+		return a, fmt.Errorf("volume %s for node %s: %w", volume, node, err)
 	}
-	unused = c.ledger.Unused(volume, node)
-	if err := c.ledger.Publish(volume, node, mode, time.Now()); err != nil {
-		return false, nil, fmt.Errorf("volume %s for node %s: %w", volume, node, err)
+	a.unused = c.ledger.Unused(volume, node)
+	if a.granted, err = c.ledger.Publish(volume, node, mode, time.Now()); err != nil {
+		return a, fmt.Errorf("volume %s for node %s: %w", volume, node, err)
 	}
-	if !unused && slices.ContainsFunc(before, func(u attach.Use) bool { return u.Node == node }) {
-		return false, func() {}, nil
+	a.abandon = func() { c.ledger.Abandon(volume, node) }
+	if !a.unused && slices.ContainsFunc(before, func(u attach.Use) bool { return u.Node == node }) {
+		a.abandon = func() {}
 	}
-	return unused, func() { c.ledger.Abandon(volume, node) }, nil
+	return a, nil
 }
 
 // ControllerUnpublishVolume takes a volume from a node, or from all nodes when none is named. It needs no RDS, and a

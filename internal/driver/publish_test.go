@@ -23,13 +23,13 @@ func TestPublishBringsWhatTheNodeNeeds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := map[string]string{"nqn": appliance.NQNFor(appliance.SlotFor(cluster, "pvc-1")), "nvmeAddress": "10.42.68.1", "nvmePort": "4420", "sizeBytes": fmt.Sprint(gib), "volume": id}
+		want := map[string]string{"nqn": appliance.NQNFor(appliance.SlotFor(cluster, "pvc-1")), "nvmeAddress": "10.42.68.1", "nvmePort": "4420", "sizeBytes": fmt.Sprint(gib), "volume": id, "grantedMode": "SingleNode"}
 		if fmt.Sprint(reply.GetPublishContext()) != fmt.Sprint(want) {
 			t.Errorf("got %v, want %v", reply.GetPublishContext(), want)
 		}
 		// What the VolumeAttachment keeps must lead back to the volume.
-		if handle, nodeUID := driver.Published(reply.GetPublishContext()); handle != id || nodeUID != "" {
-			t.Errorf("the publish context tells %q, node %q", handle, nodeUID)
+		if handle, nodeUID, granted := driver.Published(reply.GetPublishContext()); handle != id || nodeUID != "" || granted != attach.GrantOf(attach.SingleNode) {
+			t.Errorf("the publish context tells %q, node %q, granted %q", handle, nodeUID, granted)
 		}
 	}
 }

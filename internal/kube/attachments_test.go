@@ -98,7 +98,7 @@ func TestAPIServerDownAtStart_B21_D14(t *testing.T) {
 		defer stop()
 		<-time.After(10 * time.Minute)
 		wantUnknown(t, l)
-		if err := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now()); !errors.Is(err, attach.ErrUnknown) {
+		if _, err := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now()); !errors.Is(err, attach.ErrUnknown) {
 			t.Errorf("Publish while nothing is known = %v", err)
 		}
 		c.down(nil)
@@ -181,7 +181,7 @@ func TestTwoSpellingsAreOneVolume(t *testing.T) {
 		c.attachment("new", "b", false)
 		wantNodes(t, l, "rds1/pvc-1", "a")
 		var conflict *attach.ConflictError
-		if err := l.Publish("rds1/pvc-1", "b", attach.SingleNode, time.Now()); !errors.As(err, &conflict) || conflict.Holder != "a" {
+		if _, err := l.Publish("rds1/pvc-1", "b", attach.SingleNode, time.Now()); !errors.As(err, &conflict) || conflict.Holder != "a" {
 			t.Errorf("Publish of the second spelling = %v, want a conflict with a", err)
 		}
 	})
@@ -197,7 +197,7 @@ func TestVolumeSeenAfterItsAttachment(t *testing.T) {
 		late.Labels = map[string]string{"changed": "yes"}
 		c.update(late)
 		wantCount(t, l, 1) // counted, though nobody knows as what
-		if err := l.Publish("rds1/v2", "a", attach.SingleNode, time.Now()); !errors.Is(err, attach.ErrNotSeen) {
+		if _, err := l.Publish("rds1/v2", "a", attach.SingleNode, time.Now()); !errors.Is(err, attach.ErrNotSeen) {
 			t.Errorf("Publish before the PersistentVolume is seen = %v", err)
 		}
 		if n := c.logs.count("without a known PersistentVolume"); n != 2 {
@@ -207,7 +207,7 @@ func TestVolumeSeenAfterItsAttachment(t *testing.T) {
 		c.volume("pv-2", "rds1/v2")
 		wantNodes(t, l, "rds1/v1", "a")
 		wantCount(t, l, 1)
-		if err := l.Publish("rds1/v2", "a", attach.SingleNode, time.Now()); err != nil {
+		if _, err := l.Publish("rds1/v2", "a", attach.SingleNode, time.Now()); err != nil {
 			t.Errorf("Publish after the PersistentVolume is seen = %v", err)
 		}
 	})
@@ -282,14 +282,14 @@ func TestAttachErrorReachesTheLedger(t *testing.T) {
 		l, stop := c.run()
 		defer stop()
 		l.Unpublish("rds1/v1", "a")
-		refused := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now())
+		_, refused := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now())
 		if !errors.Is(refused, attach.ErrNotSeen) {
 			t.Fatalf("Publish after a late Unpublish = %v", refused)
 		}
 		va.Status.AttachError = &storagev1.VolumeError{Message: refused.Error()}
 		c.update(va)
 		synctest.Wait()
-		if err := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now()); err != nil {
+		if _, err := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now()); err != nil {
 			t.Errorf("Publish after the attacher wrote the refusal down = %v", err)
 		}
 	})
@@ -351,17 +351,20 @@ func TestDeletionMarkAndCreationTimeReachTheLedger(t *testing.T) {
 		l, stop := c.run()
 		defer stop()
 		var conflict *attach.ConflictError
-		if err := l.Publish("rds1/v1", "b", attach.SingleNode, time.Now()); !errors.As(err, &conflict) {
-			t.Errorf("the later one = %v, want a conflict", err)
+		if _, err := l.Publish("rds1/v1", "b", attach.SingleNode, time.Now()); !errors.Is(err, attach.ErrUnknown) {
+			t.Errorf("the later one = %v, and who asked for the first one before?", err)
 		}
-		if err := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now()); err != nil {
+		if _, err := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now()); err != nil {
 			t.Errorf("the first one = %v", err)
+		}
+		if _, err := l.Publish("rds1/v1", "b", attach.SingleNode, time.Now()); !errors.As(err, &conflict) {
+			t.Errorf("the later one = %v, want a conflict", err)
 		}
 		now := metav1.Now()
 		first.DeletionTimestamp = &now
 		c.update(first)
 		synctest.Wait()
-		if err := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now()); !errors.Is(err, attach.ErrNotSeen) {
+		if _, err := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now()); !errors.Is(err, attach.ErrNotSeen) {
 			t.Errorf("the first one, being deleted = %v", err)
 		}
 	})

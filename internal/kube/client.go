@@ -37,6 +37,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/rds-csi/rds-csi/internal/attach"
 )
 
 // ErrNoCluster says that no kubeconfig was given and that the process does not
@@ -51,11 +53,12 @@ type Config struct {
 	Normalize  func(handle string) string // one spelling per volume; nil keeps handles as they are
 	Logger     *slog.Logger
 
-	// Published reads the volume's handle and the Node's UID out of what
-	// ControllerPublishVolume answered (status.attachmentMetadata); each is empty when
-	// it is not there. The handle is needed when the PersistentVolume is gone and was
-	// never seen. Nil: such a volume is counted by its PersistentVolume's name.
-	Published func(metadata map[string]string) (handle, nodeUID string)
+	// Published reads the volume's handle, the Node's UID, and as what the volume was
+	// granted, out of what ControllerPublishVolume answered (status.attachmentMetadata);
+	// each is empty when it is not there. The handle is needed when the PersistentVolume
+	// is gone and was never seen. Nil: such a volume is counted by its
+	// PersistentVolume's name, and nothing tells of grants.
+	Published func(metadata map[string]string) (handle, nodeUID string, granted attach.Grant)
 	// MigrationTimeout reads out of a PersistentVolume's attributes how long two nodes
 	// may have it; zero: the ledger's default. Nil: always that.
 	MigrationTimeout func(attributes map[string]string) time.Duration
@@ -92,7 +95,7 @@ func NewFor(api kubernetes.Interface, cfg Config) *Client {
 		cfg.Normalize = func(handle string) string { return handle }
 	}
 	if cfg.Published == nil {
-		cfg.Published = func(map[string]string) (string, string) { return "", "" }
+		cfg.Published = func(map[string]string) (string, string, attach.Grant) { return "", "", 0 }
 	}
 	if cfg.MigrationTimeout == nil {
 		cfg.MigrationTimeout = func(map[string]string) time.Duration { return 0 }

@@ -131,9 +131,10 @@ func (c *cluster) client() *kube.Client {
 }
 
 // published reads the slot out of the metadata, bare as it is.
-func published(metadata map[string]string) (handle, nodeUID string) {
+func published(metadata map[string]string) (handle, nodeUID string, granted attach.Grant) {
 	handle, _ = strings.CutPrefix(metadata["nqn"], "nqn.2000-02.com.mikrotik:")
-	return handle, metadata["nodeUID"]
+	granted, _ = attach.ParseGrant(metadata["granted"])
+	return handle, metadata["nodeUID"], granted
 }
 
 // normalize writes a bare slot as one of the default RDS.

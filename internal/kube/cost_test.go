@@ -23,7 +23,7 @@ func costConfig() Config {
 	return Config{
 		DriverName: "rds.csi.srvlab.io", Logger: slog.New(slog.DiscardHandler),
 		Normalize:        func(handle string) string { return "rds1/" + strings.TrimPrefix(handle, "rds1/") },
-		Published:        func(m map[string]string) (string, string) { return m["volume"], m["nodeUID"] },
+		Published:        func(m map[string]string) (string, string, attach.Grant) { return m["volume"], m["nodeUID"], 0 },
 		MigrationTimeout: func(map[string]string) time.Duration { return 0 },
 	}
 }

@@ -25,7 +25,7 @@ type wish struct {
 type feed struct {
 	driver    string
 	normalize func(string) string
-	published func(map[string]string) (handle, nodeUID string)
+	published func(map[string]string) (handle, nodeUID string, granted attach.Grant)
 	timeout   func(map[string]string) time.Duration
 	logger    *slog.Logger
 	ledger    AttachmentLedger
@@ -164,7 +164,7 @@ func (f *feed) wish(va *storagev1.VolumeAttachment, before map[string]wish) wish
 		Attached: va.Status.Attached, Deleting: va.DeletionTimestamp != nil, Created: va.CreationTimestamp.Time,
 	}}
 	if va.Status.AttachError != nil {
-		w.AttachError = va.Status.AttachError.Message
+		w.AttachError, w.AttachErrorAt = va.Status.AttachError.Message, va.Status.AttachError.Time.Time
 	}
 	source := va.Spec.Source
 	if source.InlineVolumeSpec != nil {
@@ -180,8 +180,8 @@ func (f *feed) wish(va *storagev1.VolumeAttachment, before map[string]wish) wish
 	if old, ok := before[va.Name]; ok && old.UID == w.UID {
 		known = old.Volume
 	}
-	handle, uid := f.published(va.Status.AttachmentMetadata)
-	if w.NodeUID = uid; handle != "" {
+	var handle string
+	if handle, w.NodeUID, w.Granted = f.published(va.Status.AttachmentMetadata); handle != "" {
 		w.resolved = f.normalize(handle)
 	}
 	w.Volume = f.resolve(w, known)

@@ -52,7 +52,7 @@ func wantConflict(t *testing.T, l *attach.Ledger, volume, node, holder string) {
 	t.Helper()
 	synctest.Wait()
 	var conflict *attach.ConflictError
-	err := l.Publish(volume, node, attach.MultiNode, time.Now())
+	_, err := l.Publish(volume, node, attach.MultiNode, time.Now())
 	if errors.As(err, &conflict) && conflict.Holder == holder || err == nil && holder == "" {
 		return
 	}
@@ -146,7 +146,7 @@ func TestNodesCannotBeRead(t *testing.T) {
 		c.forbid("nodes")
 		l, stop := c.run()
 		wantCount(t, l, 3)
-		if err := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now()); !errors.Is(err, attach.ErrUnknown) || l.Known() {
+		if _, err := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now()); !errors.Is(err, attach.ErrUnknown) || l.Known() {
 			t.Errorf("Publish = %v, known %t", err, l.Known())
 		}
 		c.forbid("")
@@ -195,7 +195,7 @@ func TestADeadWatchOfNodesAdmitsNobody(t *testing.T) {
 		defer stop()
 		c.attachment("pv-1", "a", false)
 		synctest.Wait()
-		if err := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now()); err != nil {
+		if _, err := l.Publish("rds1/v1", "a", attach.SingleNode, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		said := inUseOf(a, ours("rds1/v1"))
@@ -206,7 +206,7 @@ func TestADeadWatchOfNodesAdmitsNobody(t *testing.T) {
 		c.deleteAttachment("csi-pv-1-a")
 		c.attachment("pv-1", "b", false)
 		<-time.After(3 * time.Minute)
-		if err := l.Publish("rds1/v1", "b", attach.SingleNode, time.Now()); !errors.Is(err, attach.ErrUnknown) {
+		if _, err := l.Publish("rds1/v1", "b", attach.SingleNode, time.Now()); !errors.Is(err, attach.ErrUnknown) {
 			t.Errorf("Publish = %v", err)
 		}
 		wantCount(t, l, 0)

@@ -1,12 +1,14 @@
 package kube_test
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -96,19 +98,83 @@ func TestModeComesFromThePersistentVolume(t *testing.T) {
 				tt.change(pv)
 				_, err := c.api.CoreV1().PersistentVolumes().Create(t.Context(), pv, metav1.CreateOptions{})
 				c.must(err)
-				c.attachment("pv-1", "a", true)
+				c.grantedTo("pv-1", "a", tt.want)
 				c.attachment("pv-1", "b", false)
 				l, stop := c.run()
 				defer stop()
 				holder := map[attach.Mode]string{attach.SingleNode: "a", attach.Readers: "a"}[tt.want]
 				wantTerms(t, l, tt.want, time.Minute)
 				wantConflict(t, l, "rds1/v1", "b", holder)
-				if err := l.Publish("rds1/v1", "b", attach.Readers, time.Now()); (err == nil) != (tt.want == attach.Readers) {
+				if _, err := l.Publish("rds1/v1", "b", attach.Readers, time.Now()); (err == nil) != (tt.want == attach.Readers) {
 					t.Errorf("to read: %v", err)
 				}
 			})
 		})
 	}
+}
+
+// grantedTo makes a VolumeAttachment that is attached, and keeps as what it was granted.
+func (c *cluster) grantedTo(pv, node string, mode attach.Mode) {
+	c.t.Helper()
+	va := c.newAttachment(pv, node)
+	va.Status.Attached, va.Status.AttachmentMetadata = true, map[string]string{"granted": attach.GrantOf(mode).String()}
+	c.create(va)
+}
+
+// Somebody changes a PersistentVolume from one writer to readers while it is attached. What was granted counts, before the
+// eyes of this process and for the next one.
+func TestAccessModesOfAnAttachedVolumeAreChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		pv := c.shared("pv-1", "v1", "1m", corev1.ReadWriteOnce)
+		c.grantedTo("pv-1", "a", attach.SingleNode)
+		l, stop := c.run()
+		pv.Spec.AccessModes[0] = corev1.ReadOnlyMany
+		c.updateVolume(pv)
+		c.attachment("pv-1", "b", false)
+		isRefused := func() {
+			t.Helper()
+			wantTerms(t, l, attach.Readers, time.Minute)
+			var conflict *attach.ConflictError
+			if _, err := l.Publish("rds1/v1", "b", attach.Readers, time.Now()); !errors.As(err, &conflict) || conflict.Holder != "a" {
+				t.Errorf("a reader beside a writer: %v", err)
+			}
+		}
+		isRefused()
+		stop()
+		l, stop = c.run()
+		defer stop()
+		isRefused()
+		c.deleteAttachment("csi-pv-1-a")
+		synctest.Wait()
+		if _, err := l.Publish("rds1/v1", "b", attach.Readers, time.Now()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The attacher that fails again, and says no more than before, tells that it has received no yes.
+func TestTimeOfAnAttachErrorReachesTheLedger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.volume("pv-1", "rds1/v1")
+		va := c.newAttachment("pv-1", "a")
+		va.CreationTimestamp = metav1.NewTime(va.CreationTimestamp.Add(time.Hour)) // younger, so in nobody's way by its age
+		va.Status.AttachError = &storagev1.VolumeError{Message: "no CSINode", Time: metav1.NewTime(time.Now().Add(-time.Minute))}
+		va = c.create(va)
+		c.attachment("pv-1", "b", false)
+		l, stop := c.run()
+		defer stop()
+		if _, err := l.Publish("rds1/v1", "b", attach.SingleNode, time.Now()); !errors.Is(err, attach.ErrUnknown) {
+			t.Errorf("beside what may have been granted before: %v", err)
+		}
+		va.Status.AttachError.Time = metav1.NewTime(time.Now())
+		c.update(va)
+		synctest.Wait()
+		if _, err := l.Publish("rds1/v1", "b", attach.SingleNode, time.Now()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A PersistentVolume that is gone proves nothing: one node. A new process would say

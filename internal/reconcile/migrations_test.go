@@ -141,7 +141,7 @@ func TestNumberOfMigrationsSurvivesARestart(t *testing.T) {
 				stop := run(t, m.Watch)
 				m.sync(a, b)
 				if process != "the next" {
-					if err := m.ledger.Publish("rds1/x", "b", attach.MultiNode, time.Now()); err != nil {
+					if _, err := m.ledger.Publish("rds1/x", "b", attach.MultiNode, time.Now()); err != nil {
 						t.Fatal(err)
 					}
 				}
