@@ -184,6 +184,9 @@ func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 	}
 	defer unlock()
 	p := placeOf(req)
+	if err := p.checkGranted(); err != nil {
+		return nil, n.wrap(v, err)
+	}
 	conn, err := parseConnection(v.nqn, p.publish, p.volume, n.cfg.Options)
 	if err != nil {
 		return nil, n.wrap(v, err)

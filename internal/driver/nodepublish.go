@@ -45,6 +45,9 @@ func checkNodePublish(req *csi.NodePublishVolumeRequest) error {
 
 func (n *Node) publish(ctx context.Context, v volume, req *csi.NodePublishVolumeRequest) error {
 	p, target := placeOf(req), filepath.Clean(req.GetTargetPath())
+	if err := p.checkGranted(); err != nil {
+		return err
+	}
 	mount, err := n.provenStaging(ctx, v, p)
 	if err != nil {
 		return err
