@@ -260,7 +260,7 @@ func TestGrowthThatNeedsAnotherExport(t *testing.T) {
 	if now, _ := s.server.Device.Disk(c.slot()); now.UUID != exported.UUID {
 		t.Error("exported anew while a pod has it")
 	}
-	for size := int64(2 * volumeSize); size <= 3*volumeSize; size += volumeSize { // attached when it grew, and then detached
+	for size := 2 * volumeSize; size <= 3*volumeSize; size += volumeSize { // attached when it grew, and then detached
 		c.down()
 		c.expand(size)
 		c.up()
