@@ -80,9 +80,7 @@ func (c copyJob) script(cluster string) (*routeros.Builder, error) {
 		Add(`:local j [:execute script=?]; :local k ""`, routeros.Text(job.String())).
 		Add(`:if ([:len ("" . $j)]=0) do={/file remove [find where name=?]; ?:error ?}`, claim, c.release(0), routeros.Text(sayJob)).
 		Add(`:foreach i in=[/system/script/job print detail as-value where .id=$j] do={:set k ($i->"started")}`).
-		Add(`/file add name=? type=file contents=($j . " " . $k)`, routeros.Text(c.file(jobMark))).
-		// The job removes this at its end, which for a small volume was before now.
-		Add(`:if ([:len [/file find where name=?]]=0) do={:do {/file remove [find where name=?]} on-error={}}`, claim, routeros.Text(c.file(jobMark))), nil
+		Add(`/file add name=? type=file contents=($j . " " . $k)`, routeros.Text(c.file(jobMark))), nil
 }
 
 // job is what runs in the background. Should the copy command come back before the copy is whole, which nobody knows, the job
@@ -99,11 +97,10 @@ func (c copyJob) job() *routeros.Builder {
 				:if ($z<?) do={:error ?}} do={:set r ?; :set t ($n . ? . $e)};
 			:set g [/file find where name=$c];
 			:if ([:len $g]>0) do={:if ([:pick [/file get $g contents] 0 ?]=$n) do={
-				?/file add name=$r type=file contents=$t; /file remove $g;
-				/file remove [find where name=([:pick $c 0 ([:len $c]-?)] . ?)]}}}}`,
+				?/file add name=$r type=file contents=$t; /file remove $g}}}}`,
 			n, routeros.Text(c.file(done)), routeros.Text(c.from.File()), routeros.Text(c.to.File()),
 			size, routeros.Text(c.to.File()), size, size, routeros.Text("the copy did not become whole"),
-			routeros.Text(c.file(failure)), routeros.Text(errorKey), n, c.release(1), routeros.Number(int64(len(copying))), routeros.Text(jobMark))
+			routeros.Text(c.file(failure)), routeros.Text(errorKey), n, c.release(1))
 }
 
 // release exports the source again, unless another copy of it is claimed beside this one, which has so many claims of its own.

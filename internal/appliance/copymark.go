@@ -16,7 +16,7 @@ import (
 // id that the copy is for; the source S.
 //
 //	<directory>/T.S.copying    the claim: somebody began it
-//	<directory>/T.S.job        which job on the RDS does it
+//	<directory>/T.S.job        which job on the RDS does it; it stays, for a list that saw the claim and missed this would read as lost
 //	<directory>/T.S.done       the job's own word that its copy command ended well
 //	<directory>/T.S.failed     the job's own word that it did not, and why
 //	<directory>/T.S.lost       what a claim becomes when the source is handed out again: whatever the job does, it proves nothing

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,7 +48,7 @@ func TestControllerIsKilledWhileAVolumeIsCopied(t *testing.T) {
 			snapshot := source.copiedByTwo()
 			s.copied(1, snapshot)
 
-			image := volume{export: &export{t: t, file: s.inPool(snapshot.GetSnapshotId() + "." + source.slot() + ".img")}}
+			image := volume{export: &export{t: t, file: s.image(snapshot)}}
 			taken := image.sum()
 			source.up()
 			after := maps.Clone(before)
@@ -134,20 +135,21 @@ func (s *scene) begun() (n int) {
 	return n
 }
 
-// inPool is where the simulator has a file of the pool.
-func (s *scene) inPool(id string) string {
-	return filepath.Join(s.server.Dir, "files", copyPool, "k8s", strings.TrimPrefix(id, rdsName+"/"))
+// image is where the simulator has the copy that is a snapshot.
+func (s *scene) image(snapshot *csi.Snapshot) string {
+	name := filepath.Base(snapshot.GetSnapshotId()) + "." + filepath.Base(snapshot.GetSourceVolumeId()) + ".img"
+	return filepath.Join(s.server.Dir, "files", copyPool, "k8s", name)
 }
 
-// copied: so many copies were made in all, none is under way, and nothing is left of them but the images and the one proof that
-// the snapshot is whole.
+// copied: so many copies were made in all, none is under way, and nothing is left of them but the images and what belongs to
+// the snapshot: the proof that it is whole, and which job has made it.
 func (s *scene) copied(n int, snapshot *csi.Snapshot) {
 	s.t.Helper()
 	if got := s.begun(); got != n {
 		s.t.Errorf("%d copies were begun instead of %d", got, n)
 	}
 	eventually(s.t, "no job runs", func() bool { return s.server.Device.Jobs() == 0 })
-	entries, err := os.ReadDir(s.inPool(""))
+	entries, err := os.ReadDir(filepath.Dir(s.image(snapshot)))
 	must(s.t, err)
 	var images, others []string
 	for _, e := range entries {
@@ -157,8 +159,8 @@ func (s *scene) copied(n int, snapshot *csi.Snapshot) {
 			others = append(others, e.Name())
 		}
 	}
-	proof := filepath.Base(snapshot.GetSnapshotId()) + "."
-	if len(images) != 1+n || len(others) != 1 || !strings.HasPrefix(others[0], proof) || !strings.HasSuffix(others[0], ".done") {
+	of := strings.TrimSuffix(filepath.Base(s.image(snapshot)), "img")
+	if len(images) != 1+n || !slices.Equal(others, []string{of + "done", of + "job"}) {
 		s.t.Errorf("after %d copies there are %q and %q", n, images, others)
 	}
 }
