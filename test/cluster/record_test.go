@@ -20,8 +20,11 @@ import (
 // comes from a watch. It may not be one that was never true, one from before another that was said already, or, of a
 // process that was started again, one from before its predecessor ended.
 
-// slack is by how much the driver's watch may be behind the tests' own, or ahead of it, on a machine with too much to do.
-const slack = 3 * time.Second
+// How far the driver's watch may be from the tests' own on a machine with too much to do: milliseconds on any other.
+const (
+	behind = 3 * time.Second
+	ahead  = time.Second
+)
 
 // moment is one state of a VolumeAttachment, and when the tests saw it: the API server had it before.
 type moment struct {
@@ -207,7 +210,7 @@ func (s series) faults(record []stretch, truths []truth, lag time.Duration) erro
 		if !shown {
 			continue
 		}
-		from, to := known(r.first.Add(slack)), known(r.last.Add(slack))
+		from, to := known(r.first.Add(ahead)), known(r.last.Add(ahead))
 		first, last := s.find(truths, said, at, max(at, from)), s.find(truths, said, max(at, to), at)
 		switch {
 		case first < 0:
@@ -247,7 +250,7 @@ func (s series) all(truths []truth) (shown []string) {
 // watch is waited for.
 func (s *scraper) verify(t *testing.T) {
 	t.Helper()
-	deadline := time.NewTimer(slack)
+	deadline := time.NewTimer(ahead)
 	defer deadline.Stop()
 	for {
 		changed := seen.change()

@@ -69,7 +69,7 @@ type scraper struct {
 func (r *replica) scrape() *scraper {
 	t := r.of.t
 	s := &scraper{
-		driver: r.of.driver, url: "http://" + r.address + "/metrics", changed: make(chan struct{}), lag: slack,
+		driver: r.of.driver, url: "http://" + r.address + "/metrics", changed: make(chan struct{}), lag: behind,
 		client: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}},
 	}
 	s.ended.Go(func() {
@@ -232,7 +232,7 @@ func (s *scraper) only(t *testing.T, mark int, allowed ...string) {
 }
 
 // holes says whether times are missing in a record. The ticker leaves out what a slow answer took, and the machine may be
-// busy, so a quarter of all scrapes is enough.
+// busy, so a third of all scrapes is enough.
 func holes(record []stretch) error {
 	if len(record) == 0 {
 		return nil
@@ -241,7 +241,7 @@ func holes(record []stretch) error {
 	for _, s := range record {
 		scrapes += s.scrapes
 	}
-	if scrapes < int(took/scrapeEvery)/4 {
+	if scrapes < int(took/scrapeEvery)/3 {
 		return fmt.Errorf("%w: %d scrapes in %s", errHoles, scrapes, took)
 	}
 	return nil
