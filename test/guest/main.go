@@ -2,12 +2,15 @@
 
 // Command guest runs a command on a real Linux kernel in QEMU, without root and without touching the host:
 //
-//	go run ./test/guest run [--timeout 10m] [--file host:guest]... [--out DIR] -- command args
+//	go run ./test/guest run [--timeout 10m] [--file host:guest]... [--out DIR] [--second] -- command args
 //	go run ./test/guest fetch     # only fetch the kernel
 //
 // The command sees /bin/sh, the file-system tools of this host, the kernel's NVMe/TCP initiator and target, and the
 // files given. Its output appears here as it is printed, its exit status becomes this program's; 125 means that the
 // guest itself failed. KVM is used where it works; GUEST_ACCEL=tcg keeps it from being tried.
+//
+// With --second another machine runs the same command, and $GUEST_PLACE tells the command which of the two it is on. When it
+// ends there with 0 the machine is switched off as by its plug, and on again. Any other end of that machine is a failure.
 package main
 
 import (
@@ -45,6 +48,7 @@ type request struct {
 	timeout  time.Duration
 	memoryMB int
 	cpus     int
+	second   bool
 	quiet    bool
 }
 
@@ -64,6 +68,7 @@ func execute(ctx context.Context, args []string) (int, error) {
 	flags.StringVar(&r.out, "out", "", "`folder` that gets what the command leaves in /out")
 	flags.IntVar(&r.memoryMB, "memory", 3072, "MiB of memory")
 	flags.IntVar(&r.cpus, "cpus", 2, "processors")
+	flags.BoolVar(&r.second, "second", false, "boot a second machine beside it, on a link of the two, until the command has ended")
 	flags.BoolVar(&r.quiet, "quiet", false, "print nothing but the command's output")
 	if err := flags.Parse(args[1:]); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

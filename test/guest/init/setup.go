@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,7 +67,7 @@ func (m mount) do() error {
 	return nil
 }
 
-// prepare does what needs the job: modules, configfs, name, loopback.
+// prepare does what needs the job: modules, configfs, name, network.
 func prepare(job wire.Job) error {
 	for _, module := range job.Modules {
 		if err := load(module); err != nil {
@@ -79,7 +80,13 @@ func prepare(job wire.Job) error {
 	if err := unix.Sethostname([]byte(job.Hostname)); err != nil {
 		return fmt.Errorf("hostname %s: %w", job.Hostname, err)
 	}
-	return loopbackUp()
+	if err := interfaceUp("lo"); err != nil { // the kernel gives it 127.0.0.1/8 by itself
+		return err
+	}
+	if place := os.Getenv(wire.PlaceVariable); place != "" {
+		return linkUp("eth0", map[string]string{wire.First: wire.FirstAddress, wire.Second: wire.SecondAddress}[place])
+	}
+	return nil
 }
 
 func load(module wire.Module) error {
@@ -95,20 +102,36 @@ func load(module wire.Module) error {
 	return nil
 }
 
-// loopbackUp raises lo; the kernel then gives it 127.0.0.1/8 by itself.
-func loopbackUp() error {
+func interfaceUp(name string) error {
+	return configure(name, unix.SIOCSIFFLAGS, func(request *unix.Ifreq) error {
+		request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+		return nil
+	})
+}
+
+// linkUp gives the interface an address; the kernel takes it for one of a network of 256.
+func linkUp(name, address string) error {
+	err := configure(name, unix.SIOCSIFADDR, func(request *unix.Ifreq) error {
+		return request.SetInet4Addr(net.ParseIP(address).To4())
+	})
+	if err != nil {
+		return err
+	}
+	return interfaceUp(name)
+}
+
+func configure(name string, what uint, fill func(*unix.Ifreq) error) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("loopback: %w", err)
+		return fmt.Errorf("interface %s: %w", name, err)
 	}
 	defer func() { _ = unix.Close(fd) }()
-	request, err := unix.NewIfreq("lo")
+	request, err := unix.NewIfreq(name)
 	if err != nil {
-		return fmt.Errorf("loopback: %w", err)
+		return fmt.Errorf("interface %s: %w", name, err)
 	}
-	request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request); err != nil {
-		return fmt.Errorf("loopback up: %w", err)
+	if err := errors.Join(fill(request), unix.IoctlIfreq(fd, what, request)); err != nil {
+		return fmt.Errorf("interface %s: %w", name, err)
 	}
 	return nil
 }
@@ -116,6 +139,7 @@ func loopbackUp() error {
 func environment(extra []string) []string {
 	return append([]string{
 		"PATH=" + searchPath, "HOME=/root", "TMPDIR=/tmp", "LANG=C.UTF-8", "TERM=dumb",
+		wire.PlaceVariable + "=" + os.Getenv(wire.PlaceVariable),
 	}, extra...)
 }
 

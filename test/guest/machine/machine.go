@@ -35,6 +35,8 @@ type Config struct {
 	Output    io.Writer     // what the command prints
 	Notes     io.Writer     // one line per thing worth knowing, such as which accelerator is used
 	Verdicts  string        // folder where it is remembered that KVM does not work
+	Link      *os.File      // datagram socket to another machine; nil: no network
+	Place     string        // on the link
 }
 
 // Result is how the command ended.

@@ -189,6 +189,9 @@ func unpack(root *os.Root, header *tar.Header, content io.Reader) error {
 // qemu runs the process to its end, watching for a guest that never gets ready and for a KVM that cannot run it.
 func (r *run) qemu(ctx context.Context, sockets string) error {
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", r.arguments(sockets)...)
+	if r.Link != nil {
+		cmd.ExtraFiles = []*os.File{r.Link}
+	}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return err
@@ -233,18 +236,31 @@ func (r *run) bootTooSlow() {
 	r.cancel(err)
 }
 
-// arguments are QEMU's. No network device: what the guest talks to is in the guest.
+// linkFD is the link's descriptor in QEMU: the first that is inherited.
+const linkFD = 3
+
+// arguments are QEMU's. No network device, unless there is another machine: then the two have one link, which leads nowhere
+// else.
 func (r *run) arguments(sockets string) []string {
+	// An oops ends the run (panic=-1 with -no-reboot) instead of leaving a test to its deadline. The kernel's check of its
+	// timer fails when a busy host gives the machine no time just then; under KVM the kernel leaves it out by itself.
+	kernel := "console=ttyS0 rdinit=/init panic=-1 oops=panic no_timer_check mitigations=off random.trust_cpu=on"
+	if r.Link != nil {
+		kernel += " " + wire.PlaceVariable + "=" + r.Place
+	}
 	args := append([]string{
 		"-machine", "q35", "-cpu", "max",
 		"-m", fmt.Sprintf("%dM", r.MemoryMB), "-smp", fmt.Sprint(r.CPUs),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", r.Kernel, "-initrd", r.Initramfs,
-		// An oops ends the run (panic=-1 with -no-reboot) instead of leaving a test to its deadline.
-		"-append", "console=ttyS0 rdinit=/init panic=-1 oops=panic mitigations=off random.trust_cpu=on",
+		"-append", kernel,
 		"-serial", "file:" + filepath.Join(r.Logs, ConsoleLog),
 		"-device", "virtio-serial-pci",
 	}, r.accelerator.arguments...)
+	if r.Link != nil {
+		args = append(args, "-netdev", fmt.Sprintf("socket,id=link,fd=%d", linkFD),
+			"-device", "virtio-net-pci,netdev=link,romfile=,mac=52:54:00:00:00:0"+r.Place)
+	}
 	for _, port := range []string{wire.PortOutput, wire.PortEvents, wire.PortFiles} {
 		id := strings.ReplaceAll(port, ".", "-")
 		args = append(args,

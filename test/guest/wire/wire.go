@@ -27,6 +27,20 @@ const (
 	PortFiles  = "guest.files"  // one tar of OutDir
 )
 
+// Two machines of one run have a link of their own. A machine knows its place on it by this variable, which the kernel
+// hands from its command line to PID 1, and PID 1 to the command; one that is alone has none.
+const (
+	PlaceVariable = "GUEST_PLACE"
+	First         = "1"
+	Second        = "2"
+)
+
+// Where the machines are on the link: in a network that is set aside for examples (RFC 5737).
+const (
+	FirstAddress  = "192.0.2." + First
+	SecondAddress = "192.0.2." + Second
+)
+
 // Job is what the guest is to do.
 type Job struct {
 	Nonce    string   `json:"nonce"`
