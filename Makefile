@@ -40,6 +40,7 @@ test-host: ## tiers 1 and 2 only: no QEMU
 
 kernel-test: ## tier 3 only: the tests in the QEMU guest; ARGS='--run TestX' picks some
 	@scripts/setup.sh demo
+	@$(STATIC) -o bin/ ./cmd/rds-csi
 	@go run ./test/tally --tier 3 $(ARGS)
 
 # The control plane is built from its Go modules and kept in the user's cache.

@@ -19,6 +19,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "these tests change the machine they run on; run them in the guest: make kernel-test")
 		os.Exit(1)
 	}
+	if os.Getenv(wire.PlaceVariable) == wire.Second {
+		fmt.Fprintln(os.Stderr, "agent:", serveAgent())
+		os.Exit(1)
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -29,7 +33,10 @@ func TestGuestHasWhatTheTestsNeed(t *testing.T) {
 			t.Errorf("kernel: %v", err)
 		}
 	}
-	for _, tool := range []string{"mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "e2fsck", "dumpe2fs", "blkid", "xfs_db", "xfs_io", "mount", "umount"} {
+	if os.Getenv(wire.PlaceVariable) != wire.First {
+		t.Error("there is no second machine: go run ./test/guest run --second")
+	}
+	for _, tool := range []string{"mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "e2fsck", "dumpe2fs", "blkid", "xfs_db", "xfs_io", "mount", "umount", "rds-csi"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Errorf("tool: %v", err)
 		}

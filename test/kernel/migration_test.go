@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -61,13 +62,26 @@ type direct struct {
 
 func openDirect(t *testing.T, path string) *direct {
 	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT|unix.O_DSYNC, 0)
+	d, err := newDirect(path, os.O_RDWR)
 	must(t, err)
-	buffer, err := unix.Mmap(-1, 0, moveBlock, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
-	must(t, err)
-	t.Cleanup(func() { _ = f.Close(); _ = unix.Munmap(buffer) })
-	return &direct{f, buffer}
+	t.Cleanup(func() { _ = d.Close() })
+	return d
 }
+
+func newDirect(path string, access int) (*direct, error) {
+	f, err := os.OpenFile(path, access|unix.O_DIRECT|unix.O_DSYNC, 0)
+	if err != nil {
+		return nil, err
+	}
+	buffer, err := unix.Mmap(-1, 0, moveBlock, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &direct{f, buffer}, nil
+}
+
+// Close may be called again.
+func (d *direct) Close() error { return errors.Join(d.File.Close(), unix.Munmap(d.buffer)) }
 
 func (d *direct) WriteAt(p []byte, offset int64) (int, error) {
 	return d.File.WriteAt(d.buffer[:copy(d.buffer, p)], offset)
@@ -78,35 +92,36 @@ func (d *direct) ReadAt(p []byte, offset int64) (int, error) {
 	return copy(p, d.buffer[:n]), err
 }
 
-func otherHost() nvme.Host { return nvme.HostFor("rds.csi.test", "cluster", nodeB) }
-
 // A virtual machine goes from one host to the other and back, in KubeVirt's order: the source writes, the target attaches and
-// looks, the source stops, the target writes, the source detaches. The other host is another session at the RDS; the ways of
-// kubelet, controller and RDS are the real ones.
+// looks, the source stops, the target writes, the source detaches. The hosts are two kernels, each with its node plugin.
 func TestLiveMigrationLosesNoWrite(t *testing.T) {
+	b := newSecond(t)
 	s := newScene(t, btrfs(t), cowPool, nil)
+	said := kernelLog(t)
 	c := s.create("vm", 64*mib, capability(vm, ""), nil)
+	there := c.on(b)
 	data := written{}
 	c.up()
 	here := openDirect(t, c.directory)
 
 	// There: this node is the source.
-	there := moveTo(c, data, here, func() rawDisk {
-		must(t, c.attach(nodeB))
-		return newSession(t, otherHost(), c.published)
-	}).(*session)
+	afar := moveTo(c, data, here, func() rawDisk {
+		there.up()
+		return b.openDirect(there.directory, os.O_RDWR)
+	}).(rawThere)
+	bothConnected(t, c, there, said())
 	must(t, here.Close())
 	c.down()
-	data.verify(t, "the target, alone", there)
-	data.write(t, there, 5, 10)
+	data.verify(t, "the target, alone", afar)
+	data.write(t, afar, 5, 10)
 
 	// Back: this node is the target, and attaches while the other host writes.
-	back := moveTo(c, data, there, func() rawDisk {
+	back := moveTo(c, data, afar, func() rawDisk {
 		c.up()
 		return openDirect(t, c.directory)
 	}).(*direct)
-	there.close()
-	c.detach(nodeB)
+	must(t, afar.Close())
+	there.down()
 	data.write(t, back, 30, 8)
 	data.verify(t, "back home", back)
 	must(t, back.Close())
@@ -121,6 +136,19 @@ func TestLiveMigrationLosesNoWrite(t *testing.T) {
 	}
 	c.remove()
 	s.empty(cowPool)
+}
+
+// bothConnected: the target has let in two hosts, by its own kernel's word, and each has one controller, which is live.
+func bothConnected(t *testing.T, here, there *claim, targetSaid string) {
+	t.Helper()
+	for c, who := range map[*claim]nvme.Host{here: ourHost(t), there: nvme.HostFor(driverName, clusterID, nodeB)} {
+		if !strings.Contains(targetSaid, "for subsystem "+c.nqn()+" for NQN "+who.NQN) {
+			t.Errorf("the target has not seen %s of %s connect: %s", who.NQN, c.name, targetSaid)
+		}
+		if got := c.controllers(c.nqn()); len(got) != 1 || got[0] != who.NQN+" live" {
+			t.Errorf("controllers of %s on %s: %q", c.nqn(), c.name, got)
+		}
+	}
 }
 
 // moveTo is the middle of a migration: it ends with the target writing and the source idle, still attached.
@@ -164,8 +192,9 @@ func moveTo(c *claim, data written, source rawDisk, attached func() rawDisk) (ta
 	return target
 }
 
-// A raw volume for readers: both hosts read the same, and nobody writes on this node, whatever he opens.
+// A raw volume for readers: both hosts read the same, and nobody writes on either, whatever he opens.
 func TestRawVolumeForReadersOnly(t *testing.T) {
+	b := newSecond(t)
 	s := newScene(t, btrfs(t), cowPool, nil)
 	source := s.create("source", 64*mib, capability(oneWriter, ""), nil)
 	source.up()
@@ -181,8 +210,14 @@ func TestRawVolumeForReadersOnly(t *testing.T) {
 	}
 	before := c.sum()
 	c.up()
-	must(t, c.attach(nodeB))
-	data.verify(t, "the other host", newSession(t, otherHost(), c.published))
+	there := c.on(b)
+	there.up()
+	afar := b.openDirect(there.directory, os.O_RDONLY)
+	data.verify(t, "the other host", afar)
+	must(t, afar.Close())
+	if said := b.shell("dd if=/dev/zero of=" + there.directory + " bs=4k count=1 oflag=direct 2>&1 || true"); !strings.Contains(said, "not permitted") && !strings.Contains(said, "denied") {
+		t.Errorf("a write on the other host: %s", said)
+	}
 	in, err := os.Open(c.directory)
 	must(t, err)
 	data.verify(t, "this host", in)
@@ -196,6 +231,7 @@ func TestRawVolumeForReadersOnly(t *testing.T) {
 		}
 	}
 	c.down()
+	there.down()
 	if c.sum() != before {
 		t.Error("something was written")
 	}

@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 	"github.com/rds-csi/rds-csi/internal/routeros"
 	"github.com/rds-csi/rds-csi/internal/sim"
 	"github.com/rds-csi/rds-csi/internal/sim/simtest"
+	"github.com/rds-csi/rds-csi/test/guest/wire"
 )
 
 // scene is the driver from end to end: its controller over SSH to a simulated RDS, whose exports are this kernel's nvmet,
@@ -41,17 +43,25 @@ const (
 	clusterID = "kernel-test"
 	nodeA     = "node-a"
 	nodeB     = "node-b"
+	// rdsAddress is where both machines reach the exports.
+	rdsAddress = wire.FirstAddress
 )
 
 // newScene: dir is where the simulator keeps its pools, pool the one that volumes are made on.
 func newScene(t *testing.T, dir, pool string, quirks map[string]string) *scene {
 	t.Helper()
+	return newSceneOf(t, attach.Standalone(), dir, pool, quirks)
+}
+
+// newSceneOf has a ledger that the test tells what Kubernetes would.
+func newSceneOf(t *testing.T, ledger *attach.Ledger, dir, pool string, quirks map[string]string) *scene {
+	t.Helper()
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
-	server := simtest.Start(t, sim.Options{Dir: dir, NVMe: &sim.NVMeOptions{Address: "127.0.0.1"}, Quirks: quirks, Logger: logger})
+	server := simtest.Start(t, sim.Options{Dir: dir, NVMe: &sim.NVMeOptions{Address: rdsAddress}, Quirks: quirks, Logger: logger})
 	if !server.Device.RealExports() {
 		t.Fatal("the simulator does not export through nvmet here")
 	}
-	s := &scene{t: t, server: server, ledger: attach.Standalone(), i: newInitiator(t)}
+	s := &scene{t: t, server: server, ledger: ledger, i: newInitiator(t)}
 	s.Controller = driver.NewController(rdsName, s.ledger, logger)
 	s.Use(driver.Fleet{ClusterID: clusterID, Appliances: map[string]driver.Appliance{rdsName: s.console(pool)}})
 	files := newFilesystem(t)
@@ -85,7 +95,7 @@ func (s *scene) console(pool string) *appliance.RDS {
 	path, err := appliance.ParsePath("/" + pool + "/k8s")
 	must(s.t, err)
 	rds, err := appliance.NewRDS(appliance.Settings{
-		Name: rdsName, Default: true, ClusterID: clusterID, Pool: path, NVMeAddress: "127.0.0.1", NVMePort: 4420,
+		Name: rdsName, Default: true, ClusterID: clusterID, Pool: path, NVMeAddress: rdsAddress, NVMePort: 4420,
 	}, client)
 	must(s.t, err)
 	return rds
@@ -109,8 +119,25 @@ func btrfs(t *testing.T) string {
 	return dir
 }
 
+// host is a node that claims are used on.
+type host struct {
+	name   string
+	plugin nodePlugin
+	// controllers are those of a subsystem in the host's kernel, as "<host NQN> <state>".
+	controllers func(nqn string) []string
+}
+
+// nodePlugin is what kubelet calls to give a pod a volume and to take it away.
+type nodePlugin interface {
+	NodeStageVolume(context.Context, *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error)
+	NodePublishVolume(context.Context, *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error)
+	NodeUnpublishVolume(context.Context, *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error)
+	NodeUnstageVolume(context.Context, *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error)
+}
+
 // claim is a volume as a pod of a node has it.
 type claim struct {
+	host
 	s                  *scene
 	volume             *csi.Volume
 	mode               *csi.VolumeCapability
@@ -133,7 +160,13 @@ func (s *scene) create(name string, size int64, mode *csi.VolumeCapability, sour
 	if got := reply.GetVolume().GetCapacityBytes(); got < size {
 		s.t.Errorf("%s has %d bytes, %d were asked for", name, got, size)
 	}
-	c := &claim{s: s, volume: reply.GetVolume(), mode: mode}
+	here := host{nodeA, s.node, func(nqn string) (list []string) {
+		for _, dir := range controllersOf(s.t, nqn) {
+			list = append(list, strings.TrimSpace(readQuietly(dir+"/hostnqn"))+" "+strings.TrimSpace(readQuietly(dir+"/state")))
+		}
+		return list
+	}}
+	c := &claim{host: here, s: s, volume: reply.GetVolume(), mode: mode}
 	s.t.Cleanup(func() { // after a failure: another test must not find the connection
 		for _, dir := range controllersOf(s.t, c.nqn()) {
 			_ = os.WriteFile(filepath.Join(dir, "delete_controller"), []byte("1"), 0o200)
@@ -175,36 +208,36 @@ func (c *claim) detach(node string) {
 }
 
 func (c *claim) stage() error {
-	_, err := c.s.node.NodeStageVolume(soon(c.s.t), &csi.NodeStageVolumeRequest{
+	_, err := c.plugin.NodeStageVolume(soon(c.s.t), &csi.NodeStageVolumeRequest{
 		VolumeId: c.id(), StagingTargetPath: c.staging, VolumeCapability: c.mode, PublishContext: c.published, VolumeContext: c.volume.GetVolumeContext(),
 	})
 	return err
 }
 
 func (c *claim) publish(readonly bool) error {
-	_, err := c.s.node.NodePublishVolume(soon(c.s.t), &csi.NodePublishVolumeRequest{
+	_, err := c.plugin.NodePublishVolume(soon(c.s.t), &csi.NodePublishVolumeRequest{
 		VolumeId: c.id(), StagingTargetPath: c.staging, TargetPath: c.directory, VolumeCapability: c.mode, Readonly: readonly,
 		PublishContext: c.published, VolumeContext: c.volume.GetVolumeContext(),
 	})
 	return err
 }
 
-// up gives the volume to a pod on this node.
+// up gives the volume to a pod on the claim's node.
 func (c *claim) up() {
 	c.s.t.Helper()
-	must(c.s.t, c.attach(nodeA))
+	must(c.s.t, c.attach(c.name))
 	must(c.s.t, c.stage())
 	must(c.s.t, c.publish(false))
 }
 
-// leave takes it from this node's pod and from this node.
+// leave takes it from the node's pod and from the node.
 func (c *claim) leave() {
 	c.s.t.Helper()
-	_, err := c.s.node.NodeUnpublishVolume(soon(c.s.t), &csi.NodeUnpublishVolumeRequest{VolumeId: c.id(), TargetPath: c.directory})
+	_, err := c.plugin.NodeUnpublishVolume(soon(c.s.t), &csi.NodeUnpublishVolumeRequest{VolumeId: c.id(), TargetPath: c.directory})
 	must(c.s.t, err)
-	_, err = c.s.node.NodeUnstageVolume(soon(c.s.t), &csi.NodeUnstageVolumeRequest{VolumeId: c.id(), StagingTargetPath: c.staging})
+	_, err = c.plugin.NodeUnstageVolume(soon(c.s.t), &csi.NodeUnstageVolumeRequest{VolumeId: c.id(), StagingTargetPath: c.staging})
 	must(c.s.t, err)
-	if left := controllersOf(c.s.t, c.nqn()); len(left) != 0 {
+	if left := c.controllers(c.nqn()); len(left) != 0 {
 		c.s.t.Errorf("still connected: %v", left)
 	}
 }
@@ -212,7 +245,7 @@ func (c *claim) leave() {
 func (c *claim) down() {
 	c.s.t.Helper()
 	c.leave()
-	c.detach(nodeA)
+	c.detach(c.name)
 }
 
 func (c *claim) expand(size int64) {
@@ -243,7 +276,7 @@ func (c *claim) remove() {
 func (c *claim) fsck() {
 	c.s.t.Helper()
 	must(c.s.t, c.attach(nodeA))
-	target := nvme.Target{NQN: c.nqn(), Address: "127.0.0.1", Port: 4420}
+	target := nvme.Target{NQN: c.nqn(), Address: rdsAddress, Port: 4420}
 	ns, err := c.s.i.Connect(soon(c.s.t), target, nvme.Options{})
 	must(c.s.t, err)
 	checker := map[string][]string{"ext4": {"e2fsck", "-fn"}, "xfs": {"xfs_repair", "-n"}}[c.mode.GetMount().GetFsType()]

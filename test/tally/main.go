@@ -132,6 +132,9 @@ func (o options) guest(ctx context.Context, packages []goPackage, kernel *tier) 
 	return nil
 }
 
+// twoHosts is the package whose tests want a second machine: volumes go from one to the other.
+const twoHosts = modulePath + "/test/kernel"
+
 func (o options) guestPackage(ctx context.Context, p goPackage, harness, binary string, kernel *tier) error {
 	build := exec.CommandContext(ctx, "go", "test", "-c", "-tags", "kernel", "-o", binary, p.ImportPath)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // no libraries needed in the guest
@@ -141,6 +144,9 @@ func (o options) guestPackage(ctx context.Context, p goPackage, harness, binary 
 	}
 	inGuest := "/usr/bin/" + filepath.Base(binary)
 	args := []string{"run", "--timeout", o.timeout.String(), "--file", binary + ":" + inGuest}
+	if p.ImportPath == twoHosts {
+		args = append(args, "--second")
+	}
 	if testdata := filepath.Join(p.Dir, "testdata"); exists(testdata) {
 		args = append(args, "--file", testdata+":/root/testdata") // where the command starts
 	}
