@@ -121,36 +121,40 @@ func (c *cluster) grantedTo(pv, node string, mode attach.Mode) {
 	c.create(va)
 }
 
-// Somebody changes a PersistentVolume from one writer to readers while it is attached. What was granted counts, before the
+// Somebody changes a PersistentVolume from one writer to many while it is attached. What was granted counts, before the
 // eyes of this process and for the next one.
 func TestAccessModesOfAnAttachedVolumeAreChanged(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t)
-		pv := c.shared("pv-1", "v1", "1m", corev1.ReadWriteOnce)
-		c.grantedTo("pv-1", "a", attach.SingleNode)
-		l, stop := c.run()
-		pv.Spec.AccessModes[0] = corev1.ReadOnlyMany
-		c.updateVolume(pv)
-		c.attachment("pv-1", "b", false)
-		isRefused := func() {
-			t.Helper()
-			wantTerms(t, l, attach.Readers, time.Minute)
-			var conflict *attach.ConflictError
-			if _, err := l.Publish("rds1/v1", "b", attach.Readers, time.Now()); !errors.As(err, &conflict) || conflict.Holder != "a" {
-				t.Errorf("a reader beside a writer: %v", err)
+	for many, mode := range map[corev1.PersistentVolumeAccessMode]attach.Mode{
+		corev1.ReadOnlyMany: attach.Readers, corev1.ReadWriteMany: attach.MultiNode,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t)
+			pv := c.shared("pv-1", "v1", "1m", corev1.ReadWriteOnce)
+			c.grantedTo("pv-1", "a", attach.SingleNode)
+			l, stop := c.run()
+			pv.Spec.AccessModes[0] = many
+			c.updateVolume(pv)
+			c.attachment("pv-1", "b", false)
+			isRefused := func() {
+				t.Helper()
+				wantTerms(t, l, mode, time.Minute)
+				var conflict *attach.ConflictError
+				if _, err := l.Publish("rds1/v1", "b", mode, time.Now()); !errors.As(err, &conflict) || conflict.Holder != "a" {
+					t.Errorf("beside one writer, %s: %v", many, err)
+				}
 			}
-		}
-		isRefused()
-		stop()
-		l, stop = c.run()
-		defer stop()
-		isRefused()
-		c.deleteAttachment("csi-pv-1-a")
-		synctest.Wait()
-		if _, err := l.Publish("rds1/v1", "b", attach.Readers, time.Now()); err != nil {
-			t.Error(err)
-		}
-	})
+			isRefused()
+			stop()
+			l, stop = c.run()
+			defer stop()
+			isRefused()
+			c.deleteAttachment("csi-pv-1-a")
+			synctest.Wait()
+			if _, err := l.Publish("rds1/v1", "b", mode, time.Now()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // The attacher that fails again, and says no more than before, tells that it has received no yes.

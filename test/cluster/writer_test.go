@@ -30,9 +30,7 @@ func TestNodeMadeAgain(t *testing.T) {
 	first, second := i.node("first"), i.node("second")
 	volume := i.claims(1)[0]
 	s := i.scrape()
-	held := i.attach(volume, first)
-	i.awaitAttached(held)
-	i.inUse(first, volume)
+	held := i.mounted(volume, first)
 	s.await(t, "1")
 	mark := s.mark()
 
@@ -65,9 +63,7 @@ func TestFinalizerRemovedByHand(t *testing.T) {
 	first, second := i.node("first"), i.node("second")
 	volume := i.claims(1)[0]
 	s := i.scrape()
-	held := i.attach(volume, first)
-	i.awaitAttached(held)
-	i.inUse(first, volume)
+	held := i.mounted(volume, first)
 	s.await(t, "1")
 
 	forceAway(t, held)
@@ -94,18 +90,13 @@ func TestFinalizerRemovedByHand(t *testing.T) {
 func TestForcedDetach(t *testing.T) {
 	i := newInstallation(t)
 	first, second := i.node("first"), i.node("second")
-	claim := i.makeClaim(i.class).Name
-	volume := i.bound(claim)
 	s := i.scrape()
-	i.runPod("one", first, claim)
-	held := i.awaitAttachmentOf(volume, first)
-	i.awaitAttached(held)
-	i.inUse(first, volume)
+	volume, held := i.mountedByPod("one", first)
 	s.await(t, "1")
 
 	i.setReady(first, corev1.ConditionFalse)
 	i.killPod("one")
-	i.runPod("two", second, claim)
+	i.runPod("two", second, i.class)
 	i.awaitGone(held) // by force
 	s.await(t, "0")
 	mark := s.mark()
@@ -128,18 +119,13 @@ func TestForcedDetach(t *testing.T) {
 func TestOutOfServiceTaint(t *testing.T) {
 	i := newInstallation(t)
 	first, second := i.node("first"), i.node("second")
-	claim := i.makeClaim(i.class).Name
-	volume := i.bound(claim)
 	s := i.scrape()
-	i.runPod("one", first, claim)
-	held := i.awaitAttachmentOf(volume, first)
-	i.awaitAttached(held)
-	i.inUse(first, volume)
+	volume, held := i.mountedByPod("one", first)
 	s.await(t, "1")
 	mark := s.mark()
 
 	i.setReady(first, corev1.ConditionFalse)
-	i.runPod("two", second, claim)
+	i.runPod("two", second, i.class)
 	i.restart()
 	s.await(t, "1")
 	s.only(t, mark, "1") // the machine may be alive
@@ -151,6 +137,26 @@ func TestOutOfServiceTaint(t *testing.T) {
 	i.awaitAttached(i.awaitAttachmentOf(volume, second))
 	s.await(t, "1")
 	s.only(t, mark, "0", "1")
+}
+
+// mounted attaches a volume to a node, whose kubelet then has it in use.
+func (i *installation) mounted(volume *corev1.PersistentVolume, node string) (attachment string) {
+	i.t.Helper()
+	attachment = i.attach(volume, node)
+	i.awaitAttached(attachment)
+	i.inUse(node, volume)
+	return attachment
+}
+
+// mountedByPod does so for the claim of a pod; the attach/detach controller attaches it. The claim is named as the class.
+func (i *installation) mountedByPod(suffix, node string) (volume *corev1.PersistentVolume, attachment string) {
+	i.t.Helper()
+	volume = i.bound(i.makeClaim(i.class).Name)
+	i.runPod(suffix, node, i.class)
+	attachment = i.awaitAttachmentOf(volume, node)
+	i.awaitAttached(attachment)
+	i.inUse(node, volume)
+	return volume, attachment
 }
 
 // Two VolumeAttachments at once for a volume that one node may have: one of them, and only one, is attached, also when the
