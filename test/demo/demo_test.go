@@ -39,6 +39,15 @@ rds_csi_up 1
 	}
 }
 
+func TestCountedOne(t *testing.T) {
+	const counter = `rds_csi_nvme_connects_total{status="ok"}`
+	for line, well := range map[string]bool{counter + " 1": true, counter + " 12": true, counter + " 0": false, counter + " x": false, `rds_csi_nvme_connects_total{status="error"} 1`: false} {
+		if err := countedOne([]string{`rds_csi_nvme_connects_total{status="timeout"} 3`, line}, counter); (err == nil) != well {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
 func TestUntilEndsWithTheLastReason(t *testing.T) {
 	reason := errors.New("not yet")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)

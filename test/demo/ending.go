@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -85,14 +86,30 @@ func (d *demo) unstage(ctx context.Context) (string, error) {
 	return "unmounted, disconnected, the NQN has left sysfs", d.showCounts(ctx, "rds_csi_nvme_disconnects_total")
 }
 
-// showCounts shows what this node plugin counted since it started: events, where the gauge tells a state.
+// showCounts shows what this node plugin counted since it started: events, where the gauge tells a state. One that went well must be among them.
 func (d *demo) showCounts(ctx context.Context, metric string) error {
 	lines, err := scrape(ctx, nodeHTTP, metric)
 	if err != nil {
 		return err
 	}
 	d.quote(strings.Join(nonZero(lines), "\n"))
-	return nil
+	return countedOne(lines, metric+`{status="ok"}`)
+}
+
+// countedOne tells when a counter is not there, or has counted nothing.
+func countedOne(lines []string, counter string) error {
+	for _, l := range lines {
+		count, found := strings.CutPrefix(l, counter+" ")
+		if !found {
+			continue
+		}
+		n, err := strconv.ParseFloat(count, 64)
+		if err == nil && n < 1 {
+			err = fmt.Errorf("%s is %s, and there was one", counter, count)
+		}
+		return err
+	}
+	return fmt.Errorf("the node plugin does not show %s: %s", counter, describe(lines))
 }
 
 // remove ends the volume's life: detached, deleted, disk and file gone.

@@ -139,7 +139,12 @@ func (d *demo) stage(ctx context.Context) (string, error) {
 	if err := d.expectConnections(ctx, "after staging", live); err != nil {
 		return "", err
 	}
-	return "connected, formatted, mounted", d.showCounts(ctx, "rds_csi_nvme_connects_total")
+	const took = "rds_csi_nvme_connect_duration_seconds_count"
+	lines, err = scrape(ctx, nodeHTTP, took)
+	if err != nil {
+		return "", err
+	}
+	return "connected, formatted, mounted", errors.Join(countedOne(lines, took), d.showCounts(ctx, "rds_csi_nvme_connects_total"))
 }
 
 // nodePublish gives the volume to the pod.
