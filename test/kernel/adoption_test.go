@@ -45,8 +45,8 @@ func (s *scene) old() (*claim, contents) {
 	nqn := "nqn.2000-02.com.mikrotik:" + oldSlot
 	s.administrator(`/file add name="` + copyPool + `/metal-csi" type=directory`)
 	s.administrator(`/disk add type=file file-path="/` + copyPool + `/metal-csi/` + oldSlot + `.img" file-size=128M slot="` + oldSlot + `"`)
-	c := &claim{s: s, mode: capability(oneWriter, "ext4"), volume: &csi.Volume{VolumeId: oldSlot, VolumeContext: map[string]string{
-		"rdsAddress": "10.42.241.3", "nvmeAddress": "127.0.0.1", "nvmePort": "4420", "nqn": nqn, "volumePath": "/" + copyPool + "/metal-csi/" + oldSlot + ".img",
+	c := &claim{host: s.here(), s: s, mode: capability(oneWriter, "ext4"), volume: &csi.Volume{VolumeId: oldSlot, VolumeContext: map[string]string{
+		"rdsAddress": "10.42.241.3", "nvmeAddress": rdsAddress, "nvmePort": "4420", "nqn": nqn, "volumePath": "/" + copyPool + "/metal-csi/" + oldSlot + ".img",
 	}}}
 	dir := t.TempDir()
 	data := fill(t, dir, 1<<20, "a", "b")

@@ -127,6 +127,16 @@ type host struct {
 	controllers func(nqn string) []string
 }
 
+// here is this machine.
+func (s *scene) here() host {
+	return host{nodeA, s.node, func(nqn string) (list []string) {
+		for _, dir := range controllersOf(s.t, nqn) {
+			list = append(list, strings.TrimSpace(readQuietly(dir+"/hostnqn"))+" "+strings.TrimSpace(readQuietly(dir+"/state")))
+		}
+		return list
+	}}
+}
+
 // nodePlugin is what kubelet calls to give a pod a volume and to take it away.
 type nodePlugin interface {
 	NodeStageVolume(context.Context, *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error)
@@ -160,13 +170,7 @@ func (s *scene) create(name string, size int64, mode *csi.VolumeCapability, sour
 	if got := reply.GetVolume().GetCapacityBytes(); got < size {
 		s.t.Errorf("%s has %d bytes, %d were asked for", name, got, size)
 	}
-	here := host{nodeA, s.node, func(nqn string) (list []string) {
-		for _, dir := range controllersOf(s.t, nqn) {
-			list = append(list, strings.TrimSpace(readQuietly(dir+"/hostnqn"))+" "+strings.TrimSpace(readQuietly(dir+"/state")))
-		}
-		return list
-	}}
-	c := &claim{host: here, s: s, volume: reply.GetVolume(), mode: mode}
+	c := &claim{host: s.here(), s: s, volume: reply.GetVolume(), mode: mode}
 	s.t.Cleanup(func() { // after a failure: another test must not find the connection
 		for _, dir := range controllersOf(s.t, c.nqn()) {
 			_ = os.WriteFile(filepath.Join(dir, "delete_controller"), []byte("1"), 0o200)
