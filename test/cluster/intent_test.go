@@ -37,6 +37,12 @@ func TestHandOverLosesNoIntent(t *testing.T) {
 	one.die()
 	f := two.follow()
 	f.await(t, gauge, "0")
+	// Each of the four may have been granted before, as far as two can know, until somebody asks for it again.
+	for _, v := range volumes {
+		for _, node := range []string{a, b} {
+			_ = two.ask(v, node) // the answers that count are those below
+		}
+	}
 	two.awaitAnswer(watched, b, codes.FailedPrecondition, a)
 	two.awaitAnswer(watched, a, codes.OK)
 	two.awaitAnswer(watched, b, codes.FailedPrecondition, a)
@@ -63,23 +69,31 @@ func (i *installation) admitAndRefuse(v *corev1.PersistentVolume, node, other st
 	i.awaitAnswer(v, other, codes.FailedPrecondition, node)
 }
 
-// awaitAnswer asks the controller as external-attacher does, again for as long as it has not seen the VolumeAttachment,
-// and asserts what it answers then.
-func (r *replica) awaitAnswer(v *corev1.PersistentVolume, node string, want codes.Code, words ...string) {
+// ask asks the controller as external-attacher does.
+func (r *replica) ask(v *corev1.PersistentVolume, node string) error {
 	i := r.of
 	i.t.Helper()
 	connection, err := grpc.NewClient("unix://"+r.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	i.must(err)
 	defer func() { _ = connection.Close() }()
-	request := &csi.ControllerPublishVolumeRequest{
+	ctx, cancel := context.WithTimeout(i.t.Context(), patience)
+	defer cancel()
+	_, err = csi.NewControllerClient(connection).ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
 		VolumeId: v.Spec.CSI.VolumeHandle, NodeId: node, VolumeContext: v.Spec.CSI.VolumeAttributes,
 		VolumeCapability: &csi.VolumeCapability{
 			AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: "ext4"}},
 			AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER},
 		},
-	}
-	i.poll("volume "+v.Name+" is asked for on node "+node, r.controller, func(ctx context.Context) error {
-		_, err := csi.NewControllerClient(connection).ControllerPublishVolume(ctx, request)
+	})
+	return err
+}
+
+// awaitAnswer asks again for as long as the controller has not seen the VolumeAttachment, and asserts what it answers then.
+func (r *replica) awaitAnswer(v *corev1.PersistentVolume, node string, want codes.Code, words ...string) {
+	i := r.of
+	i.t.Helper()
+	i.poll("volume "+v.Name+" is asked for on node "+node, r.controller, func(context.Context) error {
+		err := r.ask(v, node)
 		switch code := status.Code(err); {
 		case code == codes.NotFound, code == codes.Unavailable:
 			return err
