@@ -18,8 +18,10 @@
 //     granted, and as what (else ErrUnknown: the attacher asks again),
 //  4. fewer than V's limit of other nodes are ahead of N or have V mounted, and
 //     fewer than that limit hold V or have it mounted (else ConflictError, which
-//     names them), and
-//  5. the time of V's migration is not over (else MigrationExpiredError).
+//     names them),
+//  5. the time of V's migration is not over (else MigrationExpiredError), and
+//  6. fewer volumes are attached to N or admitted there than N's CSINode lets it
+//     have, V not counted (else FullError).
 //
 // The limit is one node, or two when the caller and every VolumeAttachment of V
 // say MultiNode. What a VolumeAttachment says of that comes from its
@@ -45,6 +47,20 @@
 // way, attached or not, is in the way until it is gone, and a kubelet's word until
 // kubelet, or the administrator, takes it back. Refusing is recoverable, two
 // writers are not.
+//
+// # How many volumes a node has
+//
+// Rule 6 is the only one that is about other volumes, and the only one that protects
+// no data: it keeps a node from connections that it has no room for. Its limit is what
+// the CSINode says now, which is what the scheduler goes by. A node of which none is
+// known is not limited, nor is any while CSINodes cannot be read: then the scheduler's
+// word stands, as it did before this rule. What a node has it is never refused, also
+// when its number went down since.
+//
+// It counts what is attached, and, since many may ask at the same moment, what this
+// process admitted. A restart forgets the latter, as ever, so that a node may then get
+// as many volumes too many as were granted and not confirmed at that moment. Not
+// counted is what only a kubelet's word puts on the node, nor what waits.
 //
 // # What was granted
 //
@@ -244,7 +260,7 @@
 // refuses.
 //
 // With two nodes allowed the same holds for the third: of three, the one
-// written last sees both others ahead. So every refusal is a function of
+// written last sees both others ahead. So every refusal but FullError is a function of
 // VolumeAttachments, words and the time alone, as long as nobody changes access modes.
 // Intents repeat what those say, in case a clock is further off than allowed; as long
 // as none is, they refuse nothing by themselves. When an admitted VolumeAttachment is

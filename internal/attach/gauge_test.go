@@ -117,8 +117,8 @@ func TestNothingIsLeftOfWhatIsGone(t *testing.T) {
 		l.Unpublish(va.Volume, "a")
 		l.Remove(id)
 	}
-	if len(l.volumes)+len(l.byUID)+len(l.perNode)+len(l.moving) > 0 {
-		t.Errorf("left: %d volumes, %d UIDs, %v, %v", len(l.volumes), len(l.byUID), l.perNode, l.moving)
+	if len(l.volumes)+len(l.byUID)+len(l.perNode)+len(l.pending)+len(l.moving) > 0 {
+		t.Errorf("left: %d volumes, %d UIDs, %v, %v, %v", len(l.volumes), len(l.byUID), l.perNode, l.pending, l.moving)
 	}
 	l.RemoveNode("a")
 	if len(l.nodes) != 1 {

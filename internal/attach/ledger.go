@@ -49,10 +49,12 @@ type Ledger struct {
 	nodes      map[string]known
 	heard      time.Time           // when the watch of Nodes last gave anything; zero: nobody tells
 	fading     map[place]time.Time // what may be forgotten of nodes, and since when
+	limits     map[string]int      // how many volumes a node can hold; who is not there is not limited
 
 	// Sums over volumes, kept by change.
 	attached int
 	perNode  map[string]int
+	pending  map[string]int      // volumes admitted and not attached yet, by node
 	respread bool                // perNode is not what spread shows
 	moving   map[string]struct{} // volumes that migrate
 }
@@ -63,7 +65,7 @@ func NewLedger(o Options) *Ledger {
 	l := &Ledger{
 		skew: o.ClockSkew, name: rand.Text()[:12], changed: make(chan struct{}, 1),
 		volumes: map[string]*volume{}, byUID: map[string]string{}, nodes: map[string]known{},
-		perNode: map[string]int{}, moving: map[string]struct{}{}, fading: map[place]time.Time{},
+		perNode: map[string]int{}, pending: map[string]int{}, moving: map[string]struct{}{}, fading: map[place]time.Time{},
 	}
 	if l.skew <= 0 {
 		l.skew = defaultClockSkew
@@ -98,7 +100,7 @@ func (l *Ledger) Replace(list []Attachment) {
 		l.signal()
 	}
 	l.volumes, l.byUID, l.attached = make(map[string]*volume, len(list)), make(map[string]string, len(list)), 0
-	l.perNode, l.respread, l.moving = map[string]int{}, true, map[string]struct{}{}
+	l.perNode, l.pending, l.respread, l.moving = map[string]int{}, map[string]int{}, true, map[string]struct{}{}
 	for handle, v := range old {
 		if len(v.uses) > 0 {
 			l.at(handle).uses = v.uses
@@ -261,7 +263,7 @@ func (l *Ledger) decide(volume, node string, mode Mode, now time.Time) error {
 		late.Volume = volume
 		return late
 	}
-	return nil
+	return l.room(volume, node)
 }
 
 // notSeen asks to ask again. When an unpublish is the reason, the answer carries
@@ -327,8 +329,15 @@ func (l *Ledger) drop(uid string) {
 	l.fade(handle, node)
 }
 
+// release ends the admission of the node, of all nodes when it is empty.
 func (l *Ledger) release(handle, node string) {
-	l.change(handle, node, func(v *volume) { v.release(node) })
+	nodes := []string{node}
+	if node == "" {
+		nodes = look(l.volumes, handle).nodes(func(held) bool { return false }, true)
+	}
+	for _, node := range nodes {
+		l.change(handle, node, func(v *volume) { v.release(node) })
+	}
 }
 
 // inherit takes over the admissions that still have a VolumeAttachment.
@@ -343,14 +352,15 @@ func (l *Ledger) inherit(handle string, intents []intent) {
 // change lets one volume change, at one node, and keeps the sums right.
 func (l *Ledger) change(handle, node string, by func(*volume)) {
 	v := l.at(handle)
-	attached, on, moves := v.attached(), v.attachedOn(node), v.moves()
+	attached, on, pending, moves := v.attached(), v.attachedOn(node), v.pending(node), v.moves()
 	by(v)
 	l.attached += step(attached, v.attached())
 	if s := step(on, v.attachedOn(node)); s != 0 {
 		l.respread = true
-		if l.perNode[node] += s; l.perNode[node] == 0 {
-			delete(l.perNode, node)
-		}
+		add(l.perNode, node, s)
+	}
+	if s := step(pending, v.pending(node)); s != 0 {
+		add(l.pending, node, s)
 	}
 	delete(l.moving, handle)
 	if v.moves() {

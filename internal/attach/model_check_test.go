@@ -97,6 +97,17 @@ func (m *model) checkSteady(t *rapid.T) {
 
 // checkNumbers compares with the trivial reference: count again each time.
 func (m *model) checkNumbers(t *rapid.T) {
+	pending := map[string]int{}
+	for _, v := range m.ledger.volumes {
+		for _, i := range v.intents {
+			if !v.attachedOn(i.node) {
+				pending[i.node]++
+			}
+		}
+	}
+	if diff := cmp.Diff(pending, m.ledger.pending); diff != "" {
+		t.Fatalf("admitted and not attached, per node (-want +got):\n%s", diff)
+	}
 	n, known := m.ledger.Volumes()
 	spread, alsoKnown := m.ledger.PerNode()
 	if known != m.synced || alsoKnown != m.synced {

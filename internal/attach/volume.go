@@ -108,9 +108,9 @@ func (v *volume) intend(i intent) {
 	}
 }
 
-// release forgets the admission of the node, of all nodes when it is empty.
+// release forgets the admission of the node.
 func (v *volume) release(node string) {
-	v.intents = slices.DeleteFunc(v.intents, func(i intent) bool { return node == "" || i.node == node })
+	v.intents = slices.DeleteFunc(v.intents, func(i intent) bool { return i.node == node })
 }
 
 // agree is a mode, as far as all VolumeAttachments agree with it. Without

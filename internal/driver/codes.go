@@ -91,6 +91,7 @@ func code(err error) codes.Code {
 	var refused *refusal
 	var conflict *attach.ConflictError
 	var expired *attach.MigrationExpiredError
+	var full *attach.FullError
 	switch {
 	case err == nil:
 		return codes.OK
@@ -98,6 +99,8 @@ func code(err error) codes.Code {
 		return refused.code
 	case errors.As(err, &conflict), errors.As(err, &expired):
 		return codes.FailedPrecondition
+	case errors.As(err, &full):
+		return codes.ResourceExhausted // Kubernetes then asks the node again how many volumes it can hold (KEP-4876)
 	}
 	for _, m := range table() {
 		if errors.Is(err, m.sentinel) {

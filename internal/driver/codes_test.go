@@ -138,6 +138,7 @@ func TestCodes(t *testing.T) {
 		"status":         {status.Error(codes.Unimplemented, "x"), codes.Unimplemented},
 		"conflict":       {wrap(&attach.ConflictError{Volume: "v", Node: "a", Holder: "b"}), codes.FailedPrecondition},
 		"expired":        {wrap(&attach.MigrationExpiredError{Volume: "v", Node: "a", Other: "b"}), codes.FailedPrecondition},
+		"node full":      {wrap(&attach.FullError{Volume: "v", Node: "a", Has: 2, Limit: 2}), codes.ResourceExhausted},
 		"ledger unknown": {wrap(attach.ErrUnknown), codes.Unavailable},
 		// B14: the existing driver answers these with NotFound and Internal.
 		"full_B14":        {wrap(appliance.ErrNoSpace), codes.ResourceExhausted},
