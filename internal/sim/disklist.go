@@ -16,7 +16,7 @@ const drivesPerPool = 4
 // diskFlags are the letters of /disk in the order of print [V].
 func diskFlags() [][2]string {
 	return [][2]string{
-		{"X", "DISABLED"}, {"E", "EMPTY"}, {"B", "BLOCK-DEVICE"}, {"M", "MOUNTED"}, {"r", "RAID-MEMBER"},
+		{"X", "DISABLED"}, {"E", "EMPTY"}, {"B", "BLOCK-DEVICE"}, {"M", "MOUNTED"}, {"f", "RAID-MEMBER-FAILED"}, {"r", "RAID-MEMBER"},
 		{"t", "NVME-TCP-EXPORT"},
 	}
 }
@@ -41,7 +41,8 @@ func (d *Device) hardware() []*row {
 	for _, p := range d.storage.pools {
 		for i := range drivesPerPool {
 			n := len(all) + 1
-			all = append(all, &row{id: itemID(int64(n)), flags: "Br", fields: slices.Concat(
+			flags, membership := d.storage.array(p.Slot).member(p.Slot, i)
+			all = append(all, &row{id: itemID(int64(n)), flags: flags, fields: slices.Concat(
 				[]field{
 					{name: "type", value: "hardware"},
 					{name: "slot", value: fmt.Sprintf("nvme%d", n), shape: quoted},
@@ -54,14 +55,9 @@ func (d *Device) hardware() []*row {
 					{name: "size", value: p.SizeBytes / 2, shape: spaced},
 				},
 				mountFields(false, false),
-				[]field{
-					{name: "raid-master", value: p.Slot},
-					{name: "raid-role", value: int64(i)},
-					{name: "raid-member-failed", value: false},
-					{name: "raid-member-state", value: fmt.Sprintf("%d:in_sync", i), shape: quoted},
-				},
+				membership,
 				sharingFields(false),
-				d.flagFields("Br"),
+				d.flagFields(flags),
 			)})
 		}
 	}
@@ -100,7 +96,7 @@ func (d *Device) flagFields(set string) []field {
 	}
 	var fields []field
 	for _, f := range diskFlags() {
-		if name := strings.ToLower(f[1]); name != "nvme-tcp-export" { // that one is a property already
+		if name := strings.ToLower(f[1]); name != "nvme-tcp-export" && name != "raid-member-failed" { // those are properties already
 			fields = append(fields, field{name: name, value: strings.Contains(set, f[0]), shape: hidden})
 		}
 	}
@@ -134,7 +130,7 @@ func (d *Device) poolRow(ctx context.Context, id int64, index int, p Pool) *row 
 		{name: "raid-max-component-size", value: "none"},
 		{name: "raid-chunk-size", value: "256K"},
 		{name: "raid-master", value: "none"},
-		{name: "state", value: "clean", shape: quoted},
+		{name: "state", value: d.storage.array(p.Slot).state, shape: quoted},
 		{name: "raid-uuid", value: fmt.Sprintf("eadca0af-ecff031c-239758ad-951a47%02x", index), shape: quoted},
 	}, sharingFields(false), d.flagFields(r.flags))
 	return r
@@ -178,6 +174,9 @@ func (d *Device) fileRow(dk *disk) *row {
 		},
 		d.flagFields(r.flags),
 	)
+	if strings.Contains(r.flags, "E") && d.quirks.is(quirkImageGone, noSize) {
+		r.fields = slices.DeleteFunc(r.fields, func(f field) bool { return f.name == "size" || f.name == "file-size" })
+	}
 	return r
 }
 

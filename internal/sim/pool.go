@@ -39,6 +39,7 @@ type storage struct {
 
 	mu     sync.Mutex
 	shared map[string]bool // directories of snapshots, whose blocks belong to somebody else
+	arrays map[string]array
 }
 
 func newStorage(root string, pools []Pool) (*storage, error) {
@@ -56,7 +57,7 @@ func newStorage(root string, pools []Pool) (*storage, error) {
 			return nil, fmt.Errorf("pool %s: %w", p.Slot, err)
 		}
 	}
-	return &storage{root: root, pools: pools, shared: map[string]bool{}}, nil
+	return &storage{root: root, pools: pools, shared: map[string]bool{}, arrays: map[string]array{}}, nil
 }
 
 func (s *storage) host(name string) string { return filepath.Join(s.root, filepath.FromSlash(name)) }

@@ -23,6 +23,7 @@ const (
 	quirkShrink               = "shrink"
 	quirkRemoveWhileConnected = "remove-while-connected"
 	quirkRemoveUsedFile       = "remove-used-file"
+	quirkImageGone            = "image-gone"
 	quirkIdentifiers          = "identifiers-on-reexport"
 	quirkExportsAfterReboot   = "exports-after-reboot"
 	quirkExitStatus           = "exit-status"
@@ -64,6 +65,7 @@ const (
 	lost       = "lost"
 	missing    = "missing"
 	none       = "none"
+	noSize     = "no-size"
 	nonzero    = "nonzero"
 	notify     = "notify"
 	random     = "random"
@@ -113,6 +115,8 @@ func Quirks() []Quirk {
 			"/disk/remove of an item that a host is connected to"},
 		{quirkRemoveUsedFile, allow, []string{allow, refuse},
 			"/file/remove of a file that a disk item uses"},
+		{quirkImageGone, "size-stays", []string{"size-stays", noSize},
+			"an item whose file is gone still says how large it was, or no longer"},
 		{quirkIdentifiers, "stable", []string{"stable", change},
 			"serial and namespace UUID stay or change when an item is exported again, after a reboot too"},
 		{quirkExportsAfterReboot, "kept", []string{"kept", lost},
