@@ -81,6 +81,7 @@ func (r *RDS) volume(rec record) Volume {
 		// Absent reads as yes, the default of RouterOS [V]: only a "no" that was read is a no.
 		MountFilesystem: rec.truth("mount-filesystem", true),
 		Mounted:         rec.truth("mounted", false),
+		Empty:           rec.truth("empty", false),
 		Owner:           owner,
 		Source:          comment.source(),
 		Unfinished:      comment.unfinished,

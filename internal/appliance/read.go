@@ -42,38 +42,6 @@ func (r *RDS) List(ctx context.Context) ([]Volume, error) {
 	return volumes, nil
 }
 
-// Capacity reads the pool that path lies on; the zero path is the configured one.
-func (r *RDS) Capacity(ctx context.Context, path Path) (Pool, error) {
-	path = r.pool(path)
-	reply, err := r.read(ctx, "pool "+path.String(), poolScript(path))
-	if err != nil {
-		return Pool{}, err
-	}
-	rows, err := records(reply, 0)
-	if err != nil {
-		return Pool{}, r.about("pool "+path.String(), err)
-	}
-	for _, row := range rows {
-		if row.truth("mounted", true) {
-			return r.poolOf(path, row)
-		}
-	}
-	return Pool{}, fmt.Errorf("rds %s: pool %s: %w: nothing is mounted at %q; check the pool path in the configuration and the state of the pool",
-		r.settings.Name, path, ErrPoolNotFound, path.MountPoint())
-}
-
-func (r *RDS) poolOf(path Path, row record) (Pool, error) {
-	size, sizeKnown := row.number("size")
-	free, freeKnown := row.number("free")
-	if !sizeKnown || !freeKnown {
-		return Pool{}, fmt.Errorf("rds %s: pool %s: %w: size %q, free %q", r.settings.Name, path, ErrAnswer, row.text("size"), row.text("free"))
-	}
-	return Pool{
-		Path: path, Slot: row.text("slot"), SizeBytes: size, FreeBytes: free,
-		Filesystem: row.text("fs"), Label: row.text("fs-label"), State: row.text("state"),
-	}, nil
-}
-
 // proveAbsent fails unless what was not found is not there. One command.
 func (r *RDS) proveAbsent(ctx context.Context, subject string) error {
 	reply, err := r.read(ctx, subject, listScript())

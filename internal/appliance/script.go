@@ -25,12 +25,6 @@ func printDisks(b *routeros.Builder) *routeros.Builder {
 	return b.Add(`:put [:serialize to=json options=json.no-string-conversion [/disk print detail as-value]]`)
 }
 
-// poolScript: the mount point has no leading slash [R].
-func poolScript(path Path) *routeros.Builder {
-	return routeros.NewScript("pool_get").Add(`:put [:serialize to=json options=json.no-string-conversion
-		[/disk print detail as-value where mount-point=?]]`, routeros.Text(path.MountPoint()))
-}
-
 // createScript looks for the file before it looks for the item, so that a concurrent create of the same volume is seen as
 // a volume and not as a leftover. The pool must be mounted, or the directory would be made on the system's small flash. What
 // kind of file system it is the device says in the same script.

@@ -15,7 +15,9 @@ type Volume struct {
 	// what a node has formatted, and there are two writers.
 	MountFilesystem bool
 	Mounted         bool
-	Owner           Owner
+	// Empty says that the RDS shows no device behind the item: its image is gone, or the item is disabled [I].
+	Empty bool
+	Owner Owner
 	// Repaired says in a few words what the call that returned the volume has put right on the RDS; empty for nothing.
 	Repaired string
 	// Source is what it was made from, from the comment. A volume that has one is never blank, so nothing may format it.
@@ -73,19 +75,3 @@ type Source struct {
 
 // IsZero says that there is no source: the volume begins empty.
 func (s Source) IsZero() bool { return s == Source{} }
-
-// Pool is the file system that holds the images.
-type Pool struct {
-	Path                 Path
-	Slot                 string // of the disk item that is mounted there, for Traffic
-	SizeBytes, FreeBytes int64
-	Filesystem           string
-	Label                string // of the file system; Btrfs commands go by it
-	State                string // as the RDS words it, e.g. "clean" or "clean, sync:repair, resync = ..."
-}
-
-// CopyOnWrite says whether the pool can share blocks between files, so that snapshots and clones take no time and no space,
-// attached or not. On any other pool they are full copies.
-func (p Pool) CopyOnWrite() bool { return p.Filesystem == btrfs }
-
-const btrfs = "btrfs"
