@@ -64,7 +64,8 @@ func assemble(ctx context.Context, cfg config.Config, o options) (p parts, err e
 	p.controller.Lead, p.controller.Topology = p.leader.ask, topology(cfg)
 	p.controller.MaxVolumes = cfg.Node.MaxVolumes
 	if p.cluster.client != nil {
-		p.controller.Claimed, p.controller.Users = p.cluster.client.PersistentVolumes, p.cluster.client.Users
+		known := p.cluster.client
+		p.controller.Claimed, p.controller.Promised, p.controller.Users = known.PersistentVolumes, known.Promised, known.Users
 	}
 	return p, nil
 }

@@ -110,6 +110,8 @@ type Controller struct {
 	Users func(ctx context.Context, volume string) ([]string, error)
 	// Claimed answers the canonical handles of this cluster's PersistentVolumes, once they are known. Nil: no Kubernetes.
 	Claimed func() (handles []string, known bool)
+	// Promised answers how large a volume is by its PersistentVolume; 0: not known. Nil: no Kubernetes.
+	Promised func(volume string) (bytes int64)
 	// Topology says which nodes reach which RDS.
 	Topology Topology
 	// MaxVolumes is how many volumes a node gets, where the administrator has set it. 0: as many as the scheduler thinks fit,

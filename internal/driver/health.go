@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,7 @@ func (c *Controller) ControllerGetVolumeHealth(ctx context.Context, req *csi.Con
 }
 
 func (c *Controller) health(ctx context.Context, rds Appliance, id appliance.ID) ([]*healthEntry, error) {
+	promised := c.promised(id.Key()) // before the RDS is asked: a volume that grows meanwhile is larger there first
 	v, err := look(ctx, rds, id.Slot)
 	if errors.Is(err, appliance.ErrNotFound) {
 		wanted, unknown := c.wanted(id.Key())
@@ -59,7 +61,7 @@ func (c *Controller) health(ctx context.Context, rds Appliance, id appliance.ID)
 		nodes = append(nodes, u.Node)
 	}
 	pool, err := poolHealth(ctx, rds, v.Path)
-	return append(itemHealth(v, nodes), pool...), err
+	return append(itemHealth(v, nodes, promised), pool...), err
 }
 
 // look reads one volume, also one whose image is not there.
@@ -91,6 +93,14 @@ func (c *Controller) claimed() (handles []string, known bool) {
 		return nil, false
 	}
 	return c.Claimed()
+}
+
+// promised is how large the volume is by its PersistentVolume; 0 when that is not known.
+func (c *Controller) promised(volume string) int64 {
+	if c.Promised == nil {
+		return 0
+	}
+	return c.Promised(volume)
 }
 
 // ControllerListVolumeHealth answers the volumes of this cluster with which something is wrong. An RDS that does not answer
@@ -132,17 +142,18 @@ func (c *Controller) healthOf(ctx context.Context, fleet *Fleet, name string, cl
 	ctx, cancel := context.WithTimeout(ctx, healthPatience)
 	defer cancel()
 	rds := fleet.Appliances[name]
+	missing := make(map[string]int64, len(claimed)) // how large each is to be, before the RDS is asked, as for one
+	for _, handle := range claimed {
+		missing[handle] = c.promised(handle)
+	}
 	volumes, err := rds.List(ctx)
 	if err != nil {
 		return nil, err
 	}
-	pools, missing := map[string][]*healthEntry{}, map[string]bool{}
-	for _, handle := range claimed {
-		missing[handle] = true
-	}
+	pools := map[string][]*healthEntry{}
 	var all []illness
 	for _, v := range volumes {
-		asked := missing[v.ID.Key()]
+		promised, asked := missing[v.ID.Key()]
 		delete(missing, v.ID.Key())
 		nodes := c.ledger.Nodes(v.ID.Key())
 		if !asked && !ours(v, nodes) {
@@ -154,7 +165,7 @@ func (c *Controller) healthOf(ctx context.Context, fleet *Fleet, name string, cl
 				return nil, err
 			}
 		}
-		if entries := append(itemHealth(v, nodes), pools[at]...); len(entries) > 0 {
+		if entries := append(itemHealth(v, nodes, promised), pools[at]...); len(entries) > 0 {
 			all = append(all, illnessOf(v.ID, entries...))
 		}
 	}
@@ -181,8 +192,9 @@ func gone(id appliance.ID) *healthEntry {
 	return ill(inaccessible, "DiskItemGone", "rds %s has no disk item %s. If its image is still there, add the item again (type=file, with that slot and file-path); if not, restore the data from a snapshot or a backup", id.RDS, id.Slot)
 }
 
-// itemHealth is what a disk item tells. Of one that cannot be used at all only that is told.
-func itemHealth(v appliance.Volume, nodes []string) []*healthEntry {
+// itemHealth is what a disk item tells, and how it compares with its PersistentVolume. Of one that cannot be used at all only
+// that is told.
+func itemHealth(v appliance.Volume, nodes []string, promised int64) []*healthEntry {
 	on := "no node"
 	if len(nodes) > 0 {
 		on = strings.Join(nodes, ", ")
@@ -190,14 +202,17 @@ func itemHealth(v appliance.Volume, nodes []string) []*healthEntry {
 	switch {
 	case v.Owner == appliance.OwnerForeign:
 		return []*healthEntry{ill(inaccessible, "NotOwned", "the disk item %s on rds %s does not name this cluster as its owner, so no node gets it: see clusterID in the configuration, and the item's comment", v.ID.Slot, v.ID.RDS)}
-	case v.SizeBytes == 0:
-		return []*healthEntry{ill(inaccessible, "ImageGone", "rds %s does not say how large the volume is: its image %s is not there. Check the pool; restore the file, or the data from a backup", v.ID.RDS, v.Path)}
+	case v.SizeBytes == 0, v.Empty:
+		return []*healthEntry{ill(inaccessible, "ImageGone", "rds %s shows no device behind the disk item %s: its image %s is not there, or the item is disabled (attached: %s). Look at the item, at the pool and for the file; enable the item, restore the file, or the data from a snapshot or a backup", v.ID.RDS, v.ID.Slot, v.Path, on)}
 	case v.Mounted && len(nodes) > 0:
 		return []*healthEntry{ill(dataLoss, "MountedByRDS", "rds %s has mounted the file system of a volume that %s uses: two writers destroy it. Stop the pods, set mount-filesystem=no for %s on the RDS, and check the file system before it is used again", v.ID.RDS, on, v.ID.Slot)}
 	case v.Mounted:
 		return []*healthEntry{ill(inaccessible, "MountedByRDS", "rds %s has mounted the volume's file system, so no node gets it: set mount-filesystem=no for %s on the RDS", v.ID.RDS, v.ID.Slot)}
 	}
 	var entries []*healthEntry
+	if v.SizeBytes < promised {
+		entries = append(entries, tooSmall(v, on, promised))
+	}
 	if !v.Exported || v.NQN != appliance.NQNFor(v.ID.Slot) {
 		entries = append(entries, ill(inaccessible, "NotExported", "rds %s does not export the volume as %s (attached: %s): no node can connect. That is so while a snapshot or a clone is copied from it; else the next attach exports it again, or nvme-tcp-export=yes for %s on the RDS", v.ID.RDS, appliance.NQNFor(v.ID.Slot), on, v.ID.Slot))
 	}
@@ -205,6 +220,17 @@ func itemHealth(v appliance.Volume, nodes []string) []*healthEntry {
 		entries = append(entries, ill(degraded, "MountFilesystemOn", "rds %s may mount the volume's file system beside the node that uses it (attached: %s): set mount-filesystem=no for %s on the RDS; the next attach does so too", v.ID.RDS, on, v.ID.Slot))
 	}
 	return entries
+}
+
+// tooSmall: what this driver makes is never smaller than what it says, so somebody has made it smaller since. The existing driver
+// said 1.5T of what it made as 1T: of its volumes nothing need be lost.
+func tooSmall(v appliance.Volume, on string, promised int64) *healthEntry {
+	if v.Name == "" || v.Name == v.ID.Slot {
+		return ill(degraded, "DiskItemTooSmall", "the disk item on rds %s has %d bytes, its PersistentVolume %d (attached: %s): either it was made smaller since, and what lay beyond is lost, or the existing driver said more than it made. In the second case grow the claim, or set file-size=%d for %s on the RDS; in the first stop the pods, and restore the data from a snapshot or a backup",
+			v.ID.RDS, v.SizeBytes, promised, on, promised, v.ID.Slot)
+	}
+	return ill(dataLoss, "DiskItemTooSmall", "the disk item on rds %s has %d bytes, its PersistentVolume %d (attached: %s): somebody has made it smaller, and what lay beyond is lost. Stop the pods and run no repair. Restore the data from a snapshot or a backup; to read what is left, set file-size=%d for %s on the RDS first",
+		v.ID.RDS, v.SizeBytes, promised, on, promised, v.ID.Slot)
 }
 
 // Of a Btrfs pool five to ten percent are to stay free [V], and one that is full takes no write, not even to a file that is
@@ -224,16 +250,27 @@ func poolHealth(ctx context.Context, rds Appliance, path appliance.Path) ([]*hea
 		return nil, err
 	}
 	var entries []*healthEntry
-	if !sound(pool.State) {
-		entries = append(entries, ill(degraded, "PoolDegraded", "the pool of %s is in state %q: look at its drives (/disk print detail) and replace what failed", path, pool.State))
+	if pool.Failed != "" || !sound(pool.State) {
+		entries = append(entries, ill(degraded, "PoolDegraded", "the pool of %s is in state %q, failed: %s. Look at its drives (/disk print detail) and replace what failed", path, pool.State, cmp.Or(pool.Failed, "none that it names")))
+	}
+	if full := poolFullness(path, pool); full != nil {
+		entries = append(entries, full)
+	}
+	return entries, nil
+}
+
+// poolFullness concerns volumes only where writes to what is there already need free space.
+func poolFullness(path appliance.Path, pool appliance.Pool) *healthEntry {
+	if pool.HoldsItsImages() {
+		return nil
 	}
 	switch percent := float64(pool.FreeBytes) * 100 / float64(max(pool.SizeBytes, 1)); {
 	case percent < poolFullAt:
-		entries = append(entries, ill(degraded, "PoolFull", "the pool of %s has %d of %d bytes free: writes to its volumes may fail now. Delete what nobody needs, snapshots first, or add drives", path, pool.FreeBytes, pool.SizeBytes))
+		return ill(degraded, "PoolFull", "the pool of %s has %d of %d bytes free: writes to its volumes may fail now. Delete what nobody needs, snapshots first, or add drives", path, pool.FreeBytes, pool.SizeBytes)
 	case percent < poolNearlyFullAt:
-		entries = append(entries, ill(degraded, "PoolNearlyFull", "the pool of %s has %d of %d bytes free: make room before writes to its volumes fail", path, pool.FreeBytes, pool.SizeBytes))
+		return ill(degraded, "PoolNearlyFull", "the pool of %s has %d of %d bytes free: make room before writes to its volumes fail. Delete what nobody needs, snapshots first, or add drives", path, pool.FreeBytes, pool.SizeBytes)
 	}
-	return entries, nil
+	return nil
 }
 
 // sound are the states of a healthy array: "clean" was seen [R], the others are what Linux calls the same while it is

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -15,8 +17,6 @@ import (
 	"github.com/rds-csi/rds-csi/internal/appliance/appliancetest"
 	"github.com/rds-csi/rds-csi/internal/attach"
 	"github.com/rds-csi/rds-csi/internal/driver"
-	"github.com/rds-csi/rds-csi/internal/routeros"
-	"github.com/rds-csi/rds-csi/internal/sim"
 )
 
 // conditions are status and reason of each entry, sorted, and that each has a message.
@@ -72,6 +72,11 @@ func TestHealthOfADiskItem(t *testing.T) {
 		"both": {true, func(d *appliancetest.Disk) { d.Exported, d.MountFilesystem = false, true },
 			[]string{"DEGRADED MountFilesystemOn", "INACCESSIBLE NotExported"}, nil},
 		"no image": {true, func(d *appliancetest.Disk) { d.SizeBytes = 0 }, []string{"INACCESSIBLE ImageGone"}, []string{".img"}},
+		"made smaller": {true, func(d *appliancetest.Disk) { d.SizeBytes = gib / 2 }, []string{"DATA_LOSS DiskItemTooSmall"},
+			[]string{"536870912", "1073741824", "node-a", "file-size=1073741824"}},
+		"made smaller, and export off": {false, func(d *appliancetest.Disk) { d.SizeBytes, d.Exported = gib-1, false },
+			[]string{"DATA_LOSS DiskItemTooSmall", "INACCESSIBLE NotExported"}, nil},
+		"larger than promised": {true, func(d *appliancetest.Disk) { d.SizeBytes = 2 * gib }, nil, nil},
 		"somebody else's": {true, func(d *appliancetest.Disk) { d.Cluster = "another" }, []string{"INACCESSIBLE NotOwned"},
 			[]string{"clusterID"}},
 	} {
@@ -80,6 +85,7 @@ func TestHealthOfADiskItem(t *testing.T) {
 			id := s.create("pvc-1").GetVolumeId()
 			s.create("well")
 			s.Claimed = func() ([]string, bool) { return []string{id}, true }
+			s.Promised = promise(id, gib)
 			if c.attached {
 				if _, err := s.ControllerPublishVolume(t.Context(), publishRequest(id, "node-a")); err != nil {
 					t.Fatal(err)
@@ -102,6 +108,58 @@ func TestHealthOfADiskItem(t *testing.T) {
 				t.Errorf("the list has %v", all)
 			}
 		})
+	}
+}
+
+// promise is a PersistentVolume that says its size, among others that say more.
+func promise(id string, bytes int64) func(string) int64 {
+	return func(volume string) int64 {
+		if volume == id {
+			return bytes
+		}
+		return 0
+	}
+}
+
+// A volume that grows while its health is asked for is larger on the RDS first: what is promised is read before.
+func TestHealthOfAVolumeThatGrows(t *testing.T) {
+	s := newScene(t, attach.Standalone())
+	id := s.create("pvc-1").GetVolumeId()
+	s.Claimed = func() ([]string, bool) { return []string{id}, true }
+	s.Promised = func(string) int64 {
+		return gib + int64(s.rds.Calls(appliancetest.Get)+s.rds.Calls(appliancetest.List))
+	}
+	if all := s.allHealth(); len(all) > 0 {
+		t.Errorf("the list has %v", all)
+	}
+	s.Promised = func(string) int64 { return gib + int64(s.rds.Calls(appliancetest.Get)) }
+	if h, err := s.health(id); err != nil || len(conditions(t, h)) > 0 {
+		t.Errorf("%v, %v", h, err)
+	}
+}
+
+// The existing driver said 1.5T of what it made as 1T (B12): nothing of such a volume need be lost, taken over or not.
+func TestHealthOfAnAdoptedVolumeThatIsSmallerThanSaid_B12(t *testing.T) {
+	s := newScene(t, attach.Standalone())
+	const key = rds1 + "/" + adopted
+	s.rds.PutDisk(t, appliancetest.Disk{
+		Slot: adopted, Path: "/storage-pool/metal-csi/" + adopted + ".img", SizeBytes: gib, NQN: appliance.NQNFor(adopted), Port: 4420, Exported: true,
+	})
+	s.Claimed = func() ([]string, bool) { return []string{key}, true }
+	s.Promised = promise(key, 3*gib/2)
+	want := []string{"DEGRADED DiskItemTooSmall"}
+	for _, attached := range []bool{false, true} {
+		if attached {
+			if _, err := s.ControllerPublishVolume(t.Context(), publishRequest(key, "node-a")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if h, err := s.health(key); err != nil || !slices.Equal(conditions(t, h), want) {
+			t.Errorf("attached %t: %v, %v", attached, h, err)
+		}
+		if all := s.allHealth(); len(all) != 1 || !slices.Equal(all[key], want) {
+			t.Errorf("attached %t: the list has %v", attached, all)
+		}
 	}
 }
 
@@ -164,21 +222,26 @@ func TestHealthOfThePool(t *testing.T) {
 	s := &scene{Controller: c, rds: rds.Fake, t: t}
 	one, two := s.create("pvc-1").GetVolumeId(), s.create("pvc-2").GetVolumeId()
 	for name, c := range map[string]struct {
-		free  int64
-		state string
-		err   error
-		want  []string
+		pool appliance.Pool
+		err  error
+		want []string
 	}{
-		"well":        {50, "clean", nil, nil},
-		"one drive":   {50, "", nil, nil},
-		"nearly full": {4, "clean", nil, []string{"DEGRADED PoolNearlyFull"}},
-		"full":        {0, "active", nil, []string{"DEGRADED PoolFull"}},
-		"syncing":     {50, "clean, sync:repair, resync = 3%", nil, []string{"DEGRADED PoolDegraded"}},
-		"broken":      {0, "clean, degraded", nil, []string{"DEGRADED PoolDegraded", "DEGRADED PoolFull"}},
-		"gone":        {0, "", fmt.Errorf("rds1: pool: %w", appliance.ErrPoolNotFound), []string{"INACCESSIBLE PoolGone"}},
+		"well":              {appliance.Pool{FreeBytes: 50, State: "clean"}, nil, nil},
+		"one drive":         {appliance.Pool{FreeBytes: 50}, nil, nil},
+		"nearly full":       {appliance.Pool{FreeBytes: 4, State: "clean"}, nil, []string{"DEGRADED PoolNearlyFull"}},
+		"full":              {appliance.Pool{State: "active"}, nil, []string{"DEGRADED PoolFull"}},
+		"full, Btrfs":       {appliance.Pool{Filesystem: "btrfs"}, nil, []string{"DEGRADED PoolFull"}},
+		"full, XFS":         {appliance.Pool{Filesystem: "xfs"}, nil, nil},
+		"nearly full, XFS":  {appliance.Pool{FreeBytes: 4, Filesystem: "xfs"}, nil, nil},
+		"syncing":           {appliance.Pool{FreeBytes: 50, State: "clean, sync:repair, resync = 3%"}, nil, []string{"DEGRADED PoolDegraded"}},
+		"broken":            {appliance.Pool{State: "clean, degraded"}, nil, []string{"DEGRADED PoolDegraded", "DEGRADED PoolFull"}},
+		"broken, full, XFS": {appliance.Pool{State: "broken", Filesystem: "xfs"}, nil, []string{"DEGRADED PoolDegraded"}},
+		"a drive failed":    {appliance.Pool{FreeBytes: 50, State: "clean", Failed: "nvme3"}, nil, []string{"DEGRADED PoolDegraded"}},
+		"gone":              {appliance.Pool{}, fmt.Errorf("rds1: pool: %w", appliance.ErrPoolNotFound), []string{"INACCESSIBLE PoolGone"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			rds.pool, rds.err = appliance.Pool{SizeBytes: 100, FreeBytes: c.free, State: c.state}, c.err
+			rds.pool, rds.err = c.pool, c.err
+			rds.pool.SizeBytes = 100
 			h, err := s.health(one)
 			if err != nil || !slices.Equal(conditions(t, h), c.want) {
 				t.Errorf("got %v, %v; want %v", h, err, c.want)
@@ -194,7 +257,7 @@ func TestHealthOfThePool(t *testing.T) {
 }
 
 // One RDS that fails is told of for its volumes, and hides nothing of the others'.
-func TestHealthWhileOneRDSIsSilent(t *testing.T) {
+func TestHealthWhileOneRDSFails(t *testing.T) {
 	one, two := appliancetest.NewFake(settings(t, rds1), 100*gib), appliancetest.NewFake(settings(t, "rds2"), 100*gib)
 	c := driver.NewController(rds1, attach.Standalone(), slog.New(slog.DiscardHandler))
 	c.Use(driver.Fleet{ClusterID: cluster, Appliances: map[string]driver.Appliance{rds1: one, "rds2": two}})
@@ -220,52 +283,38 @@ func TestHealthWhileOneRDSIsSilent(t *testing.T) {
 	wants(t, err, codes.Aborted)
 }
 
-// Against the device itself: somebody takes an export off by hand; two commands for one volume, and two for all.
-func TestHealthOnTheRDS(t *testing.T) {
-	r := start(t, sim.Options{})
-	id := r.create("pvc-1")
-	r.create("pvc-2")
-	one := func() *csi.VolumeHealth {
-		t.Helper()
-		reply, err := r.ControllerGetVolumeHealth(t.Context(), &csi.ControllerGetVolumeHealthRequest{VolumeId: id})
-		if err != nil {
-			t.Fatal(err)
+// One RDS that says nothing, and of which nobody knows yet that it will not, is waited for as long as it may take and no longer.
+func TestHealthWhileOneRDSIsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, two := appliancetest.NewFake(settings(t, rds1), 100*gib), appliancetest.NewFake(settings(t, "rds2"), 100*gib)
+		c := driver.NewController(rds1, attach.Standalone(), slog.New(slog.DiscardHandler))
+		c.Use(driver.Fleet{ClusterID: cluster, Appliances: map[string]driver.Appliance{rds1: one, "rds2": two}})
+		id := (&scene{Controller: c, rds: one, t: t}).create("pvc-1").GetVolumeId()
+		disk := one.Disks(t)[strings.TrimPrefix(id, "rds1/")]
+		disk.Exported = false
+		one.PutDisk(t, disk)
+		c.Claimed = func() ([]string, bool) { return []string{id, "rds2/pvc-x"}, true }
+		for _, op := range []appliancetest.Op{appliancetest.List, appliancetest.Capacity} { // the second answers half
+			if op == appliancetest.Capacity {
+				two.PutDisk(t, appliancetest.Disk{Slot: "pvc-x", Cluster: cluster, Name: "x", Path: "/storage-pool/k8s/pvc-x.img", SizeBytes: gib, Exported: true})
+			}
+			release := two.Hold(op)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			began := time.Now()
+			reply, err := c.ControllerListVolumeHealth(ctx, &csi.ControllerListVolumeHealthRequest{})
+			cancel()
+			release()
+			if took := time.Since(began); err != nil || took > 15*time.Second {
+				t.Fatalf("%s: after %s: %v", op, took, err)
+			}
+			all := map[string][]string{}
+			for _, h := range reply.GetEntries() {
+				all[h.GetVolumeId()] = conditions(t, h)
+			}
+			want := map[string][]string{id: {"INACCESSIBLE NotExported"}, "rds2/pvc-x": {"DEGRADED RDSNotAnswering"}}
+			if fmt.Sprint(all) != fmt.Sprint(want) {
+				t.Errorf("%s: got %v, want %v", op, all, want)
+			}
 		}
-		return reply.GetVolumeHealth()
-	}
-	all := func() []*csi.VolumeHealth {
-		t.Helper()
-		reply, err := r.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return reply.GetEntries()
-	}
-	if len(all()) != 0 || len(conditions(t, one())) != 0 {
-		t.Errorf("%v, %v", all(), one())
-	}
-	r.run(routeros.NewScript("by_hand").Add(`/disk set [find slot=?] nvme-tcp-export=no`, routeros.Text(strings.TrimPrefix(id, "rds1/"))))
-	want := []string{"INACCESSIBLE NotExported"}
-	before := len(r.server.Device.Commands())
-	if got := conditions(t, one()); !slices.Equal(got, want) {
-		t.Errorf("%v", got)
-	}
-	if got := all(); len(got) != 1 || !slices.Equal(conditions(t, got[0]), want) {
-		t.Errorf("%v", got)
-	}
-	if n := len(r.server.Device.Commands()) - before; n != 4 {
-		t.Errorf("%d commands", n)
-	}
-}
-
-// run is somebody at the device's console.
-func (r *rig) run(command *routeros.Builder) {
-	r.t.Helper()
-	script, err := command.Build()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if _, err := r.client.Run(r.t.Context(), script); err != nil {
-		r.t.Fatal(err)
-	}
+	})
 }

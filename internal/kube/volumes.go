@@ -39,11 +39,26 @@ func (c *Client) PersistentVolumes() (handles []string, known bool) {
 	return handles, known
 }
 
+// Promised answers how many bytes the PersistentVolume with that canonical
+// handle has by its own word, from memory; of several the most. Zero: there is
+// none, or it does not say.
+func (c *Client) Promised(volume string) int64 {
+	v := c.volumes
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	var most int64
+	for _, name := range v.byHandle[volume] {
+		most = max(most, v.byName[name].bytes)
+	}
+	return most
+}
+
 // persistent is what is kept of a PersistentVolume of ours.
 type persistent struct {
 	handle string
 	mode   attach.Mode
 	limit  time.Duration // of a migration
+	bytes  int64         // its capacity
 	claim  Claim
 }
 
@@ -137,7 +152,7 @@ func (f *feed) strip(pv *corev1.PersistentVolume) (p persistent, ours bool) {
 		return p, false
 	}
 	p = persistent{
-		handle: handle, mode: accessMode(&pv.Spec),
+		handle: handle, mode: accessMode(&pv.Spec), bytes: pv.Spec.Capacity.Storage().Value(),
 		limit: cmp.Or(f.timeout(pv.Spec.CSI.VolumeAttributes), attach.DefaultMigrationTimeout),
 		claim: Claim{PV: pv.Name, PVUID: string(pv.UID)},
 	}

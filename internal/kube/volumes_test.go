@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -294,6 +295,45 @@ func TestClaimsAndPersistentVolumes(t *testing.T) {
 		claims(its)
 		if diff := cmp.Diff([]string{"rds1/v1"}, handles(t, client)); diff != "" {
 			t.Errorf("PersistentVolumes after a relist (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// What a PersistentVolume promises is what it says now; of two with one disk each is to be right.
+func TestPromised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		client := c.client()
+		if got := client.Promised("rds1/v1"); got != 0 {
+			t.Errorf("%d bytes, before anything was read", got)
+		}
+		c.volume("silent", "rds1/v2")
+		stop := c.runClient(client, attach.NewLedger(attach.Options{}))
+		defer stop()
+		is := func(want int64) {
+			t.Helper()
+			synctest.Wait()
+			if got := client.Promised("rds1/v1"); got != want {
+				t.Errorf("%d bytes, want %d", got, want)
+			}
+		}
+		is(0)
+		sized := func(name, handle, size string) *corev1.PersistentVolume {
+			pv := persistentVolume(name, handle)
+			pv.Spec.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}
+			return pv
+		}
+		for _, pv := range []*corev1.PersistentVolume{sized("pv-1", "v1", "10Gi"), sized("pv-2", "rds1/v1", "4G"), sized("pv-3", "rds1/v3", "1Ti")} {
+			_, err := c.api.CoreV1().PersistentVolumes().Create(t.Context(), pv, metav1.CreateOptions{})
+			c.must(err)
+		}
+		is(10 << 30)
+		c.updateVolume(sized("pv-1", "v1", "12Gi")) // external-resizer
+		is(12 << 30)
+		c.deleteVolume("pv-1")
+		is(4e9)
+		if got := client.Promised("rds1/v2"); got != 0 {
+			t.Errorf("%d bytes of one that says nothing", got)
 		}
 	})
 }
