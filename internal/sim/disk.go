@@ -145,7 +145,7 @@ func (d *Device) copyFrom(dk *disk, a arguments) error {
 		return errors.New("no such item")
 	}
 	*dk = *d.flash.Disks[i]
-	dk.Slot, dk.Path, dk.Serial, dk.UUID, dk.up, dk.mounted, dk.fs, dk.hosts = "", "", "", "", false, false, "", 0
+	dk.Slot, dk.Path, dk.Serial, dk.UUID, dk.up, dk.mounted, dk.fs, dk.hosts, dk.sitting = "", "", "", "", false, false, "", 0, nil
 	return nil
 }
 
@@ -264,7 +264,7 @@ func (d *Device) set(ctx context.Context, dk *disk, a arguments) error {
 		if err := d.resize(ctx, dk, next.Size); err != nil {
 			return err
 		}
-		next.up, next.Serial, next.UUID = dk.up, dk.Serial, dk.UUID
+		next.up, next.Serial, next.UUID, next.sitting = dk.up, dk.Serial, dk.UUID, dk.sitting
 	}
 	return d.replace(dk, &next)
 }
@@ -277,7 +277,7 @@ func (d *Device) replace(dk, next *disk) error {
 	}
 	d.lower(dk)
 	old := *dk
-	next.up = false
+	next.up, next.sitting = false, nil
 	*dk = *next
 	if err := d.raise(dk); err != nil {
 		*dk = old

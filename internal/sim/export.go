@@ -25,8 +25,8 @@ type exporter interface {
 	withdraw(nqns ...string) error
 	// grown makes a target as large as its file, and tells connected hosts if they are to know.
 	grown(nqn string, notify bool) error
-	// connected tells whether a host is connected, as far as this machine can know.
-	connected(nqn string) bool
+	// connections names those that hosts have, as far as this machine can know. A name is never given again.
+	connections(nqn string) []string
 }
 
 // tableOnly is a device without a target: exports are entries of the disk table.
@@ -35,7 +35,7 @@ type tableOnly struct{}
 func (tableOnly) export(...target) map[string]error { return nil }
 func (tableOnly) withdraw(...string) error          { return nil }
 func (tableOnly) grown(string, bool) error          { return nil }
-func (tableOnly) connected(string) bool             { return false }
+func (tableOnly) connections(string) []string       { return nil }
 
 // raise exports an item if it is to be exported. mu is held.
 func (d *Device) raise(dk *disk) error {
@@ -101,17 +101,24 @@ func (d *Device) target(dk *disk) (t target, wanted bool, err error) {
 // lower takes exports away. What remains in the kernel is logged: the device itself never says so. mu is held.
 func (d *Device) lower(list ...*disk) {
 	var nqns []string
+	var down []*disk
 	for _, dk := range list {
 		if dk.up {
 			nqns = append(nqns, d.nqn(dk))
-			dk.up = false
+			down = append(down, dk)
+			dk.up, dk.sitting = false, nil
 		}
 	}
 	if err := d.exports.withdraw(nqns...); err != nil {
 		d.log.Error("exports could not be taken away", "error", err)
 	}
+	for _, dk := range down { // nobody is left to hide growth from
+		if err := d.catchUp(dk); err != nil {
+			d.log.Error("growth could not be shown", "slot", dk.Slot, "error", err)
+		}
+	}
 }
 
 func (d *Device) connected(dk *disk) bool {
-	return dk.up && (dk.hosts > 0 || d.exports.connected(d.nqn(dk)))
+	return len(d.connections(dk)) > 0
 }

@@ -91,50 +91,6 @@ func recognise(name string, offset int64) string {
 	return ""
 }
 
-// resize gives the file of an item another size and lets the export know, as far as the switches say so.
-func (d *Device) resize(ctx context.Context, dk *disk, size int64) error {
-	if size < dk.Size && d.quirks.is(quirkShrink, refuse) {
-		return errShrink
-	}
-	if size == 0 {
-		return errNoSize
-	}
-	if size-dk.Size > d.storage.free(ctx, dk.Path) {
-		return errFull
-	}
-	if dk.up && d.quirks.is(quirkResizeBouncesExport, yes) {
-		d.lower(dk)
-		err := d.storage.resize(ctx, dk.Path, size)
-		if err == nil {
-			dk.Size = size
-		}
-		if again := d.raise(dk); again != nil && err == nil {
-			err = again
-		}
-		return err
-	}
-	visible := d.quirks.get(quirkGrowthVisible)
-	if !dk.up || visible != reexport {
-		if err := d.storage.resize(ctx, dk.Path, size); err != nil {
-			return err
-		}
-	}
-	dk.Size = size
-	if dk.up && visible != reexport {
-		return d.exports.grown(d.nqn(dk), visible == notify)
-	}
-	return nil
-}
-
-// catchUp gives the file the size that set asked for while hosts were not to see it.
-func (d *Device) catchUp(dk *disk) error {
-	info, ok := d.storage.stat(dk.Path)
-	if !ok || info.Size() >= dk.Size {
-		return nil
-	}
-	return os.Truncate(d.storage.host(dk.Path), dk.Size)
-}
-
 // copyText reads a small file, as /file shows contents.
 func copyText(name string, limit int64) string {
 	f, err := os.Open(name)

@@ -113,5 +113,6 @@ func (d *Device) PretendHosts(slot string, hosts int) bool {
 		return false
 	}
 	d.flash.Disks[i].hosts = hosts
+	d.showGrowth(d.flash.Disks[i])
 	return true
 }

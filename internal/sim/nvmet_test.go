@@ -389,7 +389,7 @@ func TestGrowthReachesHostsAsTheSwitchSays(t *testing.T) {
 	for value, want := range map[string]struct {
 		notified bool
 		size     int64 // of the file right after the command
-	}{notify: {true, 2 << 20}, "rescan": {false, 2 << 20}, reexport: {false, 1 << 20}} {
+	}{notify: {true, 2 << 20}, "rescan": {false, 2 << 20}, reconnect: {false, 2 << 20}, reexport: {false, 1 << 20}} {
 		k := newFakeKernel(t)
 		o := k.options()
 		o.Quirks[quirkGrowthVisible] = value

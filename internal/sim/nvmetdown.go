@@ -2,10 +2,13 @@ package sim
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // withdraw closes the doors to all subsystems first and takes them apart after: a port stops listening when its last
@@ -98,17 +101,27 @@ func names(dir string) []string {
 	return list
 }
 
-// connected looks for the target's own list of controllers (debugfs, Linux 6.11), and for a host in this same kernel.
-// A host elsewhere is not seen where there is no debugfs.
-func (n *nvmet) connected(nqn string) bool {
-	for _, name := range names(filepath.Join(n.sys, "kernel/debug/nvmet", nqn)) {
-		if strings.HasPrefix(name, "ctrl") {
-			return true
-		}
+// connections looks into the target's own list of controllers (debugfs, Linux 6.11), and where there is none for hosts in this same
+// kernel: those elsewhere are not seen then, nor that a host lost its connection and made another. The kernel gives the name of what
+// left to what comes next, but not its inode.
+func (n *nvmet) connections(nqn string) []string {
+	if dir := filepath.Join(n.sys, "kernel/debug/nvmet", nqn); exists(dir) {
+		return identities(dir, func(name string) bool { return strings.HasPrefix(name, "ctrl") })
 	}
 	controllers := filepath.Join(n.sys, "class/nvme")
-	return slices.ContainsFunc(names(controllers), func(name string) bool {
+	return identities(controllers, func(name string) bool {
 		of, err := os.ReadFile(filepath.Join(controllers, name, "subsysnqn"))
 		return err == nil && strings.TrimSpace(string(of)) == nqn
 	})
+}
+
+// identities names some of the entries of a directory, so that each is told from an earlier one of the same name.
+func identities(dir string, chosen func(name string) bool) (list []string) {
+	for _, name := range names(dir) {
+		var st unix.Stat_t
+		if chosen(name) && unix.Stat(filepath.Join(dir, name), &st) == nil {
+			list = append(list, fmt.Sprintf("%s/%d", name, st.Ino))
+		}
+	}
+	return list
 }

@@ -70,6 +70,7 @@ const (
 	notify     = "notify"
 	random     = "random"
 	overwrite  = "overwrite"
+	reconnect  = "reconnect"
 	reexport   = "reexport"
 	refuse     = "refuse"
 	started    = "started"
@@ -107,8 +108,8 @@ func Quirks() []Quirk {
 			"a directory missing in a path is made, or the command fails"},
 		{quirkResizeBouncesExport, no, []string{yes, no},
 			"set file-size of an exported item takes the export away and makes it again"},
-		{quirkGrowthVisible, "rescan", []string{notify, "rescan", reexport},
-			"a connected host learns of growth by itself, when it rescans, or only after the item was exported anew"},
+		{quirkGrowthVisible, "rescan", []string{notify, "rescan", reconnect, reexport},
+			"a connected host learns of growth by itself, when it rescans, with its next connection, or only after the item was exported anew"},
 		{quirkShrink, refuse, []string{accept, refuse},
 			"set file-size to less than it is"},
 		{quirkRemoveWhileConnected, allow, []string{allow, refuse},

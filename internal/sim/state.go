@@ -47,6 +47,8 @@ type disk struct {
 	mounted bool
 	up      bool // exported right now
 	hosts   int  // connections that a test pretends
+
+	sitting []string // the connections that growth waits for; then the file is smaller than Size
 }
 
 func (d *Device) flashFile() string { return filepath.Join(d.dir, "device.json") }
