@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -281,6 +282,26 @@ func TestHealthWhileOneRDSFails(t *testing.T) {
 	}
 	_, err = c.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{StartingToken: "x"})
 	wants(t, err, codes.Aborted)
+}
+
+// Kubernetes takes no longer messages, and gRPC none that are not UTF-8; what to do is at their end.
+func TestHealthMessagesAreShort(t *testing.T) {
+	s := newScene(t, attach.Standalone())
+	s.Claimed = func() ([]string, bool) { return []string{rds1 + "/pvc-x"}, true }
+	for _, text := range []string{"short", strings.Repeat("long ", 1000), strings.Repeat("ä", 2000), "a" + strings.Repeat("ä", 2000), "\xff\xfe"} {
+		s.rds.Fail(appliancetest.List, fmt.Errorf("%s: %w", text, appliance.ErrUnavailable))
+		reply, err := s.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{})
+		if err != nil || len(reply.GetEntries()) != 1 {
+			t.Fatalf("%v, %v", reply, err)
+		}
+		m := reply.GetEntries()[0].GetHealthStatuses()[0].GetMessage()
+		if len(m) > 1024 || !utf8.ValidString(m) || !strings.HasPrefix(m, "the controller cannot ask rds rds1") || !strings.HasSuffix(m, "reaches its management address") {
+			t.Errorf("%d bytes: %q", len(m), m)
+		}
+		if text == "short" && !strings.Contains(m, "short: ") {
+			t.Errorf("%q is not what was said", m)
+		}
+	}
 }
 
 // One RDS that says nothing, and of which nobody knows yet that it will not, is waited for as long as it may take and no longer.

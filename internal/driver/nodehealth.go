@@ -25,10 +25,25 @@ const (
 type healthEntry = csi.VolumeHealth_VolumeHealthEntry
 
 func ill(status csi.VolumeHealthErrorType, reason, format string, args ...any) *healthEntry {
-	return &healthEntry{Status: status, Reason: reason, Message: fmt.Sprintf(format, args...)}
+	return &healthEntry{Status: status, Reason: reason, Message: brief(fmt.Sprintf(format, args...))}
 }
 
-// NodeGetVolumeHealth answers what is wrong with a volume as this node sees it, each with what to do. It asks the
+// Kubernetes takes no condition with a longer message (1.37), and with it refuses the status of the whole pod.
+const longestMessage = 1024
+
+// brief shortens a message in its middle, where an error of somebody else may stand: what to do stands at the end.
+func brief(message string) string {
+	const gap, end = " ... ", longestMessage / 2
+	message = strings.ToValidUTF8(message, "?")
+	if len(message) > longestMessage {
+		message = message[:longestMessage-len(gap)-end] + gap + message[len(message)-end:]
+	}
+	return strings.ToValidUTF8(message, "")
+}
+
+// NodeGetVolumeHealth answers what is wrong with a volume as this node sees it, each with what to do. How large the volume
+// is to be a node does not know: it is told when it stages, and keeps nothing. So of a device that is too small it sees only
+// that a file system is larger; the rest is the controller's to see, which has the PersistentVolume. It asks the
 // kernel (sysfs, the mount table, the file system) and remembers nothing; it takes no lock, for the same reason as the
 // statistics. A state that cannot be read is an error and not "healthy".
 func (n *Node) NodeGetVolumeHealth(ctx context.Context, req *csi.NodeGetVolumeHealthRequest) (*csi.NodeGetVolumeHealthResponse, error) {
@@ -247,6 +262,6 @@ func storageHealth(status csi.StorageHealthErrorType, reason string, messages []
 		return &csi.NodeGetStorageHealthResponse{}
 	}
 	return &csi.NodeGetStorageHealthResponse{BackendHealth: []*csi.NodeGetStorageHealthResponse_StorageBackendHealth{
-		{Status: status, Reason: reason, Message: strings.Join(messages, "; ")},
+		{Status: status, Reason: reason, Message: brief(strings.Join(messages, "; "))},
 	}}
 }
