@@ -91,6 +91,7 @@ func (p parts) run(ctx context.Context, o options) error {
 	events := p.cluster.recorder(below)
 	//nolint:contextcheck // an event waits for nobody and has no context
 	p.controller.Refused, p.controller.Repaired = told(events, kube.Warning, kube.AttachRefused), told(events, kube.Normal, kube.VolumeRepaired)
+	p.controller.Copying = told(events, kube.Normal, kube.SnapshotProgress) //nolint:contextcheck // likewise
 	background, err := newBackground(p.cfg, p.registry, p.cluster, p.controller, events)
 	if err != nil {
 		return err

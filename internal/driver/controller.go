@@ -106,6 +106,8 @@ type Controller struct {
 	Refused func(volume, message string)
 	// Repaired is told what an attach has put right on the RDS. It must not wait. May be nil.
 	Repaired func(volume, message string)
+	// Copying is told, now and then, how far the full copy for a snapshot of a volume has come. It must not wait. May be nil.
+	Copying func(volume, message string)
 	// Users answers who uses a volume on some node: virtual machines, and pods that are none's. Nil: no Kubernetes.
 	Users func(ctx context.Context, volume string) ([]string, error)
 	// Claimed answers the canonical handles of this cluster's PersistentVolumes, once they are known. Nil: no Kubernetes.
@@ -123,6 +125,7 @@ type Controller struct {
 	logger     *slog.Logger
 	fleet      atomic.Pointer[Fleet]
 	locks      locks
+	copies     copies
 }
 
 // NewController makes a controller that answers Unavailable until Use gives it its fleet.

@@ -76,6 +76,7 @@ func (c *Controller) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshot
 	if err != nil {
 		return nil, fmt.Errorf("snapshot of volume %s: %w", source, onNodes(err, writers))
 	}
+	c.progress(ctx, source, s)
 	answer := snapshotOf(s)
 	answer.SourceVolumeId = req.GetSourceVolumeId()
 	return &csi.CreateSnapshotResponse{Snapshot: answer}, nil
@@ -147,6 +148,7 @@ func (c *Controller) DeleteSnapshot(ctx context.Context, req *csi.DeleteSnapshot
 	if err := rds.DeleteSnapshot(ctx, id.Slot); err != nil {
 		return nil, err
 	}
+	c.copies.forget(id)
 	return &csi.DeleteSnapshotResponse{}, nil
 }
 

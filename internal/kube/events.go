@@ -46,6 +46,9 @@ const (
 	// VolumeRepaired: an attach has put right on the RDS what the message says. Look for who made it wrong, unless the
 	// volume is one of the existing driver's, which is adopted so.
 	VolumeRepaired = "VolumeRepaired"
+	// SnapshotProgress: how far the full copy for a snapshot has come, on a pool that cannot do it without. Nothing to do;
+	// a pod that is to use the volume waits until it is done.
+	SnapshotProgress = "SnapshotProgress"
 	// RepairFailed: the driver could not repair what it found. The message says what is left to do by hand.
 	RepairFailed = "RepairFailed"
 )
