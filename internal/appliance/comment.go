@@ -42,28 +42,30 @@ func (t tag) String() string {
 	return s
 }
 
-// ownedBy says whether a comment is that of a volume of this cluster: the same comparison as on the device.
-func ownedBy(comment, cluster string) bool {
-	return strings.HasPrefix(comment, owned(cluster))
-}
-
 // parseTag reads a comment of whatever cluster; what is not one of ours reads as nothing.
 func parseTag(comment string) tag {
 	rest, found := strings.CutPrefix(comment, tagVersion+" ")
 	if !found {
 		return tag{}
 	}
-	values := map[string]string{}
-	for word := range strings.SplitSeq(rest, " ") {
-		key, value, _ := strings.Cut(word, "=")
-		if _, known := values[key]; !known {
-			values[key] = decode(value)
+	t := tag{grown: strings.HasSuffix(comment, grownMark) || strings.Contains(comment, grownMark+" ")}
+	for rest != "" { // from its end: of a key that is there twice the first one counts
+		word := rest[strings.LastIndexByte(rest, ' ')+1:]
+		rest = strings.TrimSuffix(rest[:len(rest)-len(word)], " ")
+		switch key, value, _ := strings.Cut(word, "="); key {
+		case "cluster":
+			t.cluster = decode(value)
+		case "name":
+			t.name = decode(value)
+		case "from":
+			t.from = decode(value)
+		case "claim":
+			t.claim = decode(value)
+		case "unfinished":
+			t.unfinished = value != ""
 		}
 	}
-	return tag{
-		cluster: values["cluster"], name: values["name"], from: values["from"], claim: values["claim"],
-		unfinished: values["unfinished"] != "", grown: strings.Contains(comment+" ", grownMark+" "),
-	}
+	return t
 }
 
 // source is what a volume was made from. A snapshot's id has a form that no slot has.

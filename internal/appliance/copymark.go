@@ -23,7 +23,8 @@ import (
 //	<directory>/T.S.img        the copy, of a snapshot
 //	<directory>/T.img          the copy, of a volume: no disk item names it before it is proven
 //
-// A snapshot on Btrfs needs none of this: the subvolume <directory>/T.S is there at once or not at all.
+// A snapshot on Btrfs needs none of this: the subvolume <directory>/T.S is there at once or not at all. A clone there is, too, but is no
+// disk item yet: until it is, <directory>/T.S.cloning says how large it is.
 const (
 	copying = "copying"
 	jobMark = "job"
@@ -75,7 +76,7 @@ func parseMark(contents string) (m mark) {
 
 // marksOf is the regular expression of all marks of a target in dir, whatever the source.
 func marksOf(dir Path, target string) string {
-	return "^" + literal(dir.File()+"/"+target) + "[.][a-z0-9-]+[.](copying|job|done|failed|lost)$"
+	return "^" + literal(dir.File()+"/"+target) + "[.][a-z0-9-]+[.](copying|job|done|failed|lost|cloning)$"
 }
 
 // literal is a path as a regular expression. Of the characters that a path may have only the dot means something in one.
@@ -184,11 +185,11 @@ func sightings(reply routeros.Reply, i int, wanted func(target string) bool) ([]
 		return nil, fmt.Errorf("%w: the rds does not say which jobs it runs", ErrAnswer)
 	}
 	jobs := strings.Split(strings.TrimPrefix(reply.Lines[i], jobsWord), ";")
-	files, err := records(reply, i+1)
+	files, err := rows[fileRow](reply, i+1)
 	if err != nil {
 		return nil, err
 	}
-	subvolumes, err := records(reply, i+2)
+	subvolumes, err := rows[subvolumeRow](reply, i+2)
 	if err != nil {
 		return nil, err
 	}
@@ -227,8 +228,8 @@ func (s sighting) mayBe(job string) bool {
 }
 
 // collect adds one file to the sighting that it belongs to.
-func collect(seen map[string]*sighting, row record, wanted func(string) bool) {
-	path := row.path("name")
+func collect(seen map[string]*sighting, row fileRow, wanted func(string) bool) {
+	path := row.Name.path()
 	name, inside := path.Base(), false
 	if name == imageName && !path.Dir().IsZero() {
 		path, inside = path.Dir(), true
@@ -245,16 +246,16 @@ func collect(seen map[string]*sighting, row record, wanted func(string) bool) {
 	if known, ok := seen[s.id()]; ok {
 		s = *known
 	}
-	switch size, _ := row.number("size"); parts[2] {
+	switch size, _ := row.Size.Int(); parts[2] {
 	case copying, done, failure, givenUp:
-		s.marks[parts[2]] = parseMark(row.text("contents"))
+		s.marks[parts[2]] = parseMark(row.Contents.Text())
 		if parts[2] == copying {
-			s.claimed = deviceTime(row.text("last-modified"), 0)
+			s.claimed = deviceTime(row.LastModified.Text(), 0)
 		}
 	case jobMark:
-		s.job = strings.TrimSpace(row.text("contents"))
+		s.job = strings.TrimSpace(row.Contents.Text())
 	case image:
-		s.image, s.size, s.subvolume = row.path("name"), size, inside
+		s.image, s.size, s.subvolume = row.Name.path(), size, inside
 	default:
 		return
 	}
@@ -263,10 +264,10 @@ func collect(seen map[string]*sighting, row record, wanted func(string) bool) {
 
 // proveSubvolume says whether a directory is a read-only subvolume, and reads when it was made. A directory that looks alike is
 // somebody's own, and one that can be written to holds nobody knows what.
-func (s *sighting) proveSubvolume(rows []record, zone time.Duration) bool {
-	for _, row := range rows {
-		if row.text("name") == s.target+"."+s.source && row.truth("read-only", false) && !row.truth("dead", false) {
-			s.created = deviceTime(row.text("creation-time"), zone)
+func (s *sighting) proveSubvolume(subvolumes []subvolumeRow, zone time.Duration) bool {
+	for _, row := range subvolumes {
+		if row.Name.Text() == s.target+"."+s.source && row.ReadOnly.truth(false) && !row.Dead.truth(false) {
+			s.created = deviceTime(row.CreationTime.Text(), zone)
 			return true
 		}
 	}

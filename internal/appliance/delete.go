@@ -80,12 +80,12 @@ func (r *RDS) elsewhere(ctx context.Context, slot string) error {
 	if err != nil {
 		return err
 	}
-	rows, err := records(reply, 0)
+	files, err := rows[fileRow](reply, 0)
 	if err != nil {
 		return r.about(volumeOf(slot), err)
 	}
-	for _, row := range rows {
-		name := row.text("name")
+	for _, file := range files {
+		name := file.Name.Text()
 		if strings.HasSuffix(name, "/"+slot+".img") || strings.HasSuffix(name, "/"+slot+"/"+imageName) {
 			return r.errorf(slot, ErrLeftover, "its disk item is gone, but /%s is on the rds: remove that file, or rename it if it is a copy to keep, then repeat",
 				strings.TrimPrefix(name, "/"))

@@ -77,13 +77,13 @@ func healthRows(reply routeros.Reply) ([]record, error) {
 	if json.Unmarshal(raw, &one) != nil || one == nil {
 		return records(reply, 0)
 	}
-	var rows []record
+	var all []record
 	for _, name := range slices.Sorted(maps.Keys(one)) {
-		if quoted, err := json.Marshal(name); err == nil && !strings.HasPrefix(name, ".") {
-			rows = append(rows, record{"name": quoted, "value": one[name]})
+		if !strings.HasPrefix(name, ".") {
+			all = append(all, record{"name": {routeros.PropertyOf(name)}, "value": one[name]})
 		}
 	}
-	return rows, nil
+	return all, nil
 }
 
 // sensorOf reads one row; what is neither a number nor a state is no reading.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/rds-csi/rds-csi/internal/routeros"
 )
@@ -31,6 +32,7 @@ type Runner interface {
 // caller's: without them concurrent calls for one volume are safe, but may fail and have to be repeated.
 type RDS struct {
 	settings Settings
+	owned    string // what the comments of our items begin with
 	runner   Runner
 }
 
@@ -46,7 +48,7 @@ func NewRDS(settings Settings, runner Runner) (*RDS, error) {
 	case settings.NVMeAddress == "" || settings.NVMePort < 1 || settings.NVMePort > 65535:
 		return nil, fmt.Errorf("rds %s: %w: no nvme address or port", settings.Name, ErrInvalid)
 	}
-	return &RDS{settings: settings, runner: runner}, nil
+	return &RDS{settings: settings, owned: owned(settings.ClusterID), runner: runner}, nil
 }
 
 // Name is the RDS's name in the configuration.
@@ -62,38 +64,37 @@ func (r *RDS) Down() error {
 
 // volume reads one row. Owner is decided by the comment alone, as on the device. SizeBytes is zero when the RDS does not
 // say it, as when the image or its pool is gone.
-func (r *RDS) volume(rec record) Volume {
-	slot := rec.text("slot")
-	size, _ := rec.size()
-	port, _ := rec.number("nvme-tcp-server-port")
-	comment := parseTag(rec.text("comment"))
-	owner := r.owner(slot, rec.text("comment"))
+func (r *RDS) volume(row *diskRow) Volume {
+	slot := row.Slot.Text()
+	size, _ := row.size()
+	port, _ := row.Port.Int()
+	comment := parseTag(row.Comment.Text())
 	return Volume{
 		ID:        ID{RDS: r.settings.Name, Slot: slot, bare: r.settings.Default && adoptableSlot(slot)},
 		Name:      comment.name,
 		Claim:     comment.claim,
 		SizeBytes: size,
-		NQN:       rec.text("nvme-tcp-server-nqn"),
+		NQN:       row.NQN.Text(),
 		Address:   r.settings.NVMeAddress,
 		Port:      cmp.Or(int(port), r.settings.NVMePort),
-		Path:      rec.path("file-path"),
-		Exported:  rec.truth("nvme-tcp-export", false),
+		Path:      row.FilePath.path(),
+		Exported:  row.Export.truth(false),
 		// Absent reads as yes, the default of RouterOS [V]: only a "no" that was read is a no.
-		MountFilesystem: rec.truth("mount-filesystem", true),
-		Mounted:         rec.truth("mounted", false),
-		Empty:           rec.truth("empty", false),
-		Owner:           owner,
+		MountFilesystem: row.MountFilesystem.truth(true),
+		Mounted:         row.Mounted.truth(false),
+		Empty:           row.Empty.truth(false),
+		Owner:           r.owner(row),
 		Source:          comment.source(),
 		Unfinished:      comment.unfinished,
 		Grown:           comment.grown,
 	}
 }
 
-func (r *RDS) owner(slot, comment string) Owner {
-	switch {
-	case ownedBy(comment, r.settings.ClusterID):
+func (r *RDS) owner(row *diskRow) Owner {
+	switch comment := row.Comment.Text(); {
+	case strings.HasPrefix(comment, r.owned):
 		return OwnerOurs
-	case comment == "" && adoptableSlot(slot):
+	case comment == "" && adoptableSlot(row.Slot.Text()):
 		return OwnerNone
 	default:
 		return OwnerForeign
@@ -102,20 +103,20 @@ func (r *RDS) owner(slot, comment string) Owner {
 
 // one reads the first line of a reply, which is to hold the item of one slot.
 func (r *RDS) one(reply routeros.Reply, slot string) (Volume, error) {
-	rows, err := records(reply, 0)
+	items, err := rows[diskRow](reply, 0)
 	switch {
 	case err != nil:
 		return Volume{}, r.about(volumeOf(slot), err)
-	case len(rows) == 0:
+	case len(items) == 0:
 		return Volume{}, r.errorf(slot, ErrNotFound, "the rds has no disk item in this slot")
-	case len(rows) > 1:
-		return Volume{}, r.errorf(slot, ErrAnswer, "the rds has %d disk items in this slot; remove the wrong ones by hand", len(rows))
-	case rows[0].text("slot") != slot:
-		return Volume{}, r.errorf(slot, ErrAnswer, "the rds answered about slot %q", rows[0].text("slot"))
-	case rows[0].text("type") != "file":
-		return Volume{}, r.errorf(slot, ErrForeign, "the item in this slot is of type %q, not a file", rows[0].text("type"))
+	case len(items) > 1:
+		return Volume{}, r.errorf(slot, ErrAnswer, "the rds has %d disk items in this slot; remove the wrong ones by hand", len(items))
+	case items[0].Slot.Text() != slot:
+		return Volume{}, r.errorf(slot, ErrAnswer, "the rds answered about slot %q", items[0].Slot.Text())
+	case items[0].Type.Text() != "file":
+		return Volume{}, r.errorf(slot, ErrForeign, "the item in this slot is of type %q, not a file", items[0].Type.Text())
 	}
-	v := r.volume(rows[0])
+	v := r.volume(&items[0])
 	if v.SizeBytes == 0 {
 		return Volume{}, r.errorf(slot, ErrAnswer, "the rds does not say how large it is: look whether its image and its pool are there")
 	}

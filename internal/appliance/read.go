@@ -28,16 +28,15 @@ func (r *RDS) List(ctx context.Context) ([]Volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := records(reply, 0)
+	items, err := rows[diskRow](reply, 0)
 	if err != nil {
 		return nil, r.about("list of volumes", err)
 	}
-	volumes := make([]Volume, 0, len(rows))
-	for _, row := range rows {
-		if row.text("type") != "file" || !ValidSlot(row.text("slot")) {
-			continue
+	volumes := make([]Volume, 0, len(items))
+	for i := range items {
+		if items[i].Type.Text() == "file" && ValidSlot(items[i].Slot.Text()) {
+			volumes = append(volumes, r.volume(&items[i]))
 		}
-		volumes = append(volumes, r.volume(row))
 	}
 	return volumes, nil
 }
@@ -58,18 +57,18 @@ func (r *RDS) proveAbsent(ctx context.Context, subject string) error {
 // be seen is not absent. Which pools there should be the RDS knows of those only that an item of this cluster lies on, beside the
 // configured one: items are configuration, and stay when their pool goes [I].
 func (r *RDS) poolsThere(reply routeros.Reply, line int) error {
-	rows, err := records(reply, line)
+	items, err := rows[diskRow](reply, line)
 	if err != nil {
 		return err
 	}
 	mounted, wanted := map[string]bool{}, map[string]string{r.settings.Pool.MountPoint(): "the configuration names it"}
-	for _, row := range rows {
-		if at := row.text("mount-point"); at != "" && row.truth("mounted", true) {
+	for i := range items {
+		item := &items[i]
+		if at := item.MountPoint.Text(); at != "" && item.Mounted.truth(true) {
 			mounted[at] = true
 		}
-		slot, path := row.text("slot"), row.path("file-path")
-		if !path.IsZero() && r.owner(slot, row.text("comment")) != OwnerForeign {
-			wanted[path.MountPoint()] = "volume " + slot + " lies on it"
+		if path := item.FilePath.path(); !path.IsZero() && r.owner(item) != OwnerForeign {
+			wanted[path.MountPoint()] = "volume " + item.Slot.Text() + " lies on it"
 		}
 	}
 	for _, at := range slices.Sorted(maps.Keys(wanted)) {

@@ -63,7 +63,8 @@ func thousand(t testing.TB, disks int) (*driver.Controller, *canned) {
 }
 
 // B32: the existing driver takes 133 ms of processor time for such a list. Here it is one command, and the work per volume is
-// bounded and does not grow with their number: counted in allocations, which do not depend on the machine.
+// bounded and does not grow with their number: counted in allocations, which do not depend on the machine. They are 29, of which
+// the answer itself has more than half; they were 185, and three times the processor time, when each row was read into a map.
 func TestAThousandVolumes_B32(t *testing.T) {
 	const disks = 1000
 	c, runner := thousand(t, disks)
@@ -85,7 +86,7 @@ func TestAThousandVolumes_B32(t *testing.T) {
 	few, _ := thousand(t, disks/10)
 	per, perOfFew := testing.AllocsPerRun(3, func() { list(c) })/disks, testing.AllocsPerRun(3, func() { list(few) })/(disks/10)
 	t.Logf("%.0f allocations per volume of %d, %.0f of %d", per, disks, perOfFew, disks/10)
-	if per > 250 || per > 1.2*perOfFew {
+	if per > 40 || per > 1.2*perOfFew {
 		t.Errorf("%.0f allocations per volume of %d, %.0f of %d", per, disks, perOfFew, disks/10)
 	}
 }

@@ -3,80 +3,100 @@ package routeros
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"math/big"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
-// RouterOS is not of one mind about types: a boolean may be true, "true" or "yes", a number may be a string of digits or,
-// when it was a string that looked like a number, a float such as 1234.000000 [V], and nil is [] [R]. The types below read all of these
-// and refuse everything else. A key that is absent leaves them zero.
+// Property is one property of a row, before anybody says what it should be. RouterOS is not of one mind about types: a boolean may be true,
+// "true" or "yes", a number may be a string of digits or, when it was a string that looked like a number, a float such as 1234.000000 [V],
+// and nil is [] [R]. What it is read as takes all of these and nothing else; what nobody reads may be anything.
+//
+// The zero Property is a property that is absent.
+type Property struct {
+	text string
+	form form
+}
 
-// Bool is a RouterOS boolean.
-type Bool bool
+type form uint8
 
-// UnmarshalJSON reads true, "true" and "yes", and their opposites.
-func (b *Bool) UnmarshalJSON(raw []byte) error {
-	switch s, _ := scalar(raw); s {
-	case "true", "yes":
-		*b = true
-	case "false", "no", "":
-		*b = false
+const (
+	absent form = iota
+	scalar      // a string, a number, a boolean or nil
+	nested
+)
+
+// PropertyOf is a string, as if the RDS had written it.
+func PropertyOf(text string) Property { return Property{text, scalar} }
+
+// UnmarshalJSON takes any JSON. Of a property that is there twice the last one counts.
+func (v *Property) UnmarshalJSON(raw []byte) error {
+	switch raw = bytes.TrimSpace(raw); {
+	case bytes.Equal(raw, []byte("[]")), bytes.Equal(raw, []byte("null")): // nil
+		*v = Property{form: scalar}
+	case len(raw) > 0 && raw[0] == '"':
+		text, err := unquote(raw)
+		*v = Property{text, scalar}
+		return err
+	case len(raw) > 0 && (raw[0] == '[' || raw[0] == '{'):
+		*v = Property{form: nested}
 	default:
-		return fmt.Errorf("%s is no RouterOS boolean", shorten(string(raw)))
+		*v = Property{string(raw), scalar}
 	}
 	return nil
 }
 
-// Int is a RouterOS number.
-type Int int64
+// unquote reads a JSON string. Most have nothing to decode, and many are one of a few words: a list of a thousand disks has some twenty
+// thousand of these.
+func unquote(raw []byte) (text string, err error) {
+	if len(raw) >= 2 && bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) {
+		switch word := raw[1 : len(raw)-1]; string(word) { // compares, and makes no string
+		case "true":
+			return "true", nil
+		case "false":
+			return "false", nil
+		case "file":
+			return "file", nil
+		default:
+			return string(word), nil
+		}
+	}
+	err = json.Unmarshal(raw, &text)
+	return text, err
+}
 
-// UnmarshalJSON reads 5, "5" and 5.0. A number that is not whole, or does not fit, is an error.
-func (n *Int) UnmarshalJSON(raw []byte) error {
-	s, _ := scalar(raw)
-	if s == "" {
-		*n = 0
-		return nil
+// Text is the property as text, also when it looks like something else: a slot named 1234, a comment that says yes. Nil, what is absent
+// and what is no text read as empty.
+func (v Property) Text() string { return v.text }
+
+// Bool is the property as yes or no; not ok if it is neither, or absent. Nil is no.
+func (v Property) Bool() (yes, ok bool) {
+	switch v.text {
+	case "true", "yes":
+		return true, true
+	case "false", "no", "":
+		return false, v.form == scalar
+	default:
+		return false, false
+	}
+}
+
+// Int is the property as a number, of 5, "5" or 5.0. Not ok if it is none, not whole, does not fit or is absent. Nil is zero.
+func (v Property) Int() (n int64, ok bool) {
+	if v.text == "" {
+		return 0, v.form == scalar
+	}
+	if n, err := strconv.ParseInt(v.text, 10, 64); err == nil {
+		return n, true
 	}
 	// big.Rat, because a float64 would silently change sizes above 2^53. Its syntax has more than numbers in it.
-	value, ok := new(big.Rat), len(s) <= 40 && strings.Trim(s, "0123456789+-.eE") == "" && !strings.ContainsAny(s, "eE")
-	if ok {
-		_, ok = value.SetString(s)
+	if len(v.text) > 40 || strings.Trim(v.text, "0123456789+-.") != "" {
+		return 0, false
 	}
+	value, ok := new(big.Rat).SetString(v.text)
 	if !ok || !value.IsInt() || !value.Num().IsInt64() {
-		return fmt.Errorf("%s is no RouterOS number", shorten(string(raw)))
+		return 0, false
 	}
-	*n = Int(value.Num().Int64())
-	return nil
-}
-
-// String is a RouterOS string, also when it looks like something else: a slot named 1234, a comment that says yes.
-type String string
-
-// UnmarshalJSON reads a string, and takes numbers and booleans by their text.
-func (t *String) UnmarshalJSON(raw []byte) error {
-	s, ok := scalar(raw)
-	if !ok {
-		return fmt.Errorf("%s is no RouterOS string", shorten(string(raw)))
-	}
-	*t = String(s)
-	return nil
-}
-
-// scalar returns the text of a JSON string, number or boolean. RouterOS's nil, an empty array [R], and null are the empty text.
-func scalar(raw []byte) (string, bool) {
-	raw = bytes.TrimSpace(raw)
-	if bytes.Equal(raw, []byte("[]")) || bytes.Equal(raw, []byte("null")) {
-		return "", true
-	}
-	switch {
-	case len(raw) > 0 && raw[0] == '"':
-		var s string
-		err := json.Unmarshal(raw, &s)
-		return s, err == nil
-	case len(raw) > 0 && (raw[0] == '[' || raw[0] == '{'):
-		return string(raw), false
-	default:
-		return string(raw), true
-	}
+	return value.Num().Int64(), true
 }

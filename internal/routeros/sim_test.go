@@ -64,11 +64,19 @@ func get(t testing.TB, slot string) routeros.Script {
 }
 
 type diskRow struct {
-	Slot     routeros.String `json:"slot"`
-	FileSize routeros.Int    `json:"file-size"`
-	Export   routeros.Bool   `json:"nvme-tcp-export"`
-	Mount    routeros.Bool   `json:"mount-filesystem"`
-	NQN      routeros.String `json:"nvme-tcp-server-nqn"`
+	Slot     routeros.Property `json:"slot"`
+	FileSize routeros.Property `json:"file-size"`
+	Export   routeros.Property `json:"nvme-tcp-export"`
+	Mount    routeros.Property `json:"mount-filesystem"`
+	NQN      routeros.Property `json:"nvme-tcp-server-nqn"`
+}
+
+// String is the row with its types, and whether each of them was readable.
+func (d diskRow) String() string {
+	size, _ := d.FileSize.Int()
+	export, known := d.Export.Bool()
+	mount, said := d.Mount.Bool()
+	return fmt.Sprintf("%s of %d, export %t (%t), mount %t (%t), %s", d.Slot.Text(), size, export, known, mount, said, d.NQN.Text())
 }
 
 func mustRun(t testing.TB, c *routeros.Client, s routeros.Script) routeros.Reply {
@@ -100,9 +108,9 @@ func TestDiskOnTheSimulatedRDS(t *testing.T) {
 			if reply := mustRun(t, c, add(t, "vol-1", 1<<30)); len(reply.Lines) != 0 {
 				t.Errorf("the add printed %q", reply.Lines)
 			}
-			want := diskRow{"vol-1", 1 << 30, true, false, "nqn.2000-02.com.mikrotik:vol-1"}
-			if rows := mustGet(t, c, "vol-1"); len(rows) != 1 || rows[0] != want {
-				t.Errorf("rows = %+v, want %+v", rows, want)
+			const want = "vol-1 of 1073741824, export true (true), mount false (true), nqn.2000-02.com.mikrotik:vol-1"
+			if rows := mustGet(t, c, "vol-1"); len(rows) != 1 || rows[0].String() != want {
+				t.Errorf("rows = %s, want %s", rows, want)
 			}
 			mustRun(t, c, built(t, routeros.NewScript("disk_remove").Add(`/disk remove [find slot=?]`, routeros.Text("vol-1"))))
 			if rows := mustGet(t, c, "vol-1"); len(rows) != 0 {
