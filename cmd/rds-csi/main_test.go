@@ -331,7 +331,9 @@ func newAPI(t *testing.T, handle string) *api {
 			{"metadata":{"name":"csi-1","uid":"u1","resourceVersion":"1","creationTimestamp":"2026-01-01T00:00:00Z"},"spec":{"attacher":"rds.csi.srvlab.io","nodeName":"node-a","source":{"persistentVolumeName":"pv-1"}},"status":{"attached":true}}]}`,
 		"/api/v1/persistentvolumes": `{"kind":"PersistentVolumeList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[
 			{"metadata":{"name":"pv-1","uid":"p1","resourceVersion":"1"},"spec":{"claimRef":{"namespace":"default","name":"data","uid":"c1"},"csi":{"driver":"rds.csi.srvlab.io","volumeHandle":"` + handle + `"}}}]}`,
-		"/api/v1/nodes":                  `{"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"node-a","uid":"n1","resourceVersion":"1"}}]}`,
+		"/api/v1/nodes": `{"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"node-a","uid":"n1","resourceVersion":"1"}}]}`,
+		"/apis/storage.k8s.io/v1/csinodes": `{"kind":"CSINodeList","apiVersion":"storage.k8s.io/v1","metadata":{"resourceVersion":"1"},"items":[
+			{"metadata":{"name":"node-a","resourceVersion":"1"},"spec":{"drivers":[{"name":"rds.csi.srvlab.io","nodeID":"node-a","topologyKeys":null,"allocatable":{"count":100}}]}}]}`,
 		"/api/v1/namespaces/kube-system": `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"kube-system","uid":"6f1c2a9e-0000-4000-8000-000000000001"}}`,
 	}}
 	server := httptest.NewServer(a)

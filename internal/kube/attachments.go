@@ -43,12 +43,14 @@ type Ledger interface {
 	AttachmentLedger
 	NodeLedger
 	NodeContact
+	LimitLedger
 }
 
 // RunAttachments keeps the ledger equal to the VolumeAttachments of this driver
 // and to what Nodes say of them until ctx ends, and returns only then. The ledger
-// stays unknown until all lists have come; synced (may be nil) is called once,
-// right after, and by any of the watches: it must not wait. An API server
+// stays unknown until all lists have come but that of CSINodes, without which no
+// node is limited and all else is decided as ever. synced (may be nil) is called
+// once, right after, and by any of the watches: it must not wait. An API server
 // that is down is asked again and again, it is no reason to end. It is not to be
 // called twice at once.
 func (c *Client) RunAttachments(ctx context.Context, ledger Ledger, synced func()) error {
@@ -75,6 +77,7 @@ func (c *Client) follow(ctx context.Context, ledger Ledger, synced func()) {
 	first := countdown(2, synced)
 	f, n := newFeed(c.cfg, c.volumes, ledger, first), newNodes(c.cfg, ledger, first)
 	volumes, attachments, nodes := c.api.CoreV1().PersistentVolumes(), c.api.StorageV1().VolumeAttachments(), c.api.CoreV1().Nodes()
+	limits, l := c.api.StorageV1().CSINodes(), csiNodes{driver: c.cfg.DriverName, ledger: ledger}
 	ctx = klog.NewContext(ctx, logr.FromSlogHandler(quiet{c.cfg.Logger.Handler()}))
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -103,6 +106,15 @@ func (c *Client) follow(ctx context.Context, ledger Ledger, synced func()) {
 			},
 			watch: nodes.Watch,
 		}, sink[corev1.Node]{n.set, n.drop, n.replace, func() { ledger.NodesHeard(c.contacts[sourceNodes].now()) }})
+	})
+	all.Go(func() {
+		follow(ctx, &source{
+			what: "CSINodes", logger: c.cfg.Logger,
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return limits.List(ctx, o)
+			},
+			watch: limits.Watch,
+		}, sink[storagev1.CSINode]{l.set, l.drop, l.replace, c.contact(sourceCSINodes)})
 	})
 	all.Wait()
 }

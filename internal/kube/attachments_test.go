@@ -104,7 +104,7 @@ func TestAPIServerDownAtStart_B21_D14(t *testing.T) {
 		c.down(nil)
 		<-time.After(10 * time.Second)
 		wantCount(t, l, 3)
-		for text, want := range map[string]int{"cannot read from the API server": 3, "reading from the API server again": 3} {
+		for text, want := range map[string]int{"cannot read from the API server": 4, "reading from the API server again": 4} {
 			if n := c.logs.count(text); n != want {
 				t.Errorf("%q was logged %d times, want %d:\n%v", text, n, want, c.logs.lines)
 			}
@@ -140,8 +140,8 @@ func TestFirstListIsAConsistentRead(t *testing.T) {
 		c := newCluster(t)
 		_, stop := c.run()
 		stop()
-		if len(c.lists) != 3 {
-			t.Fatalf("%d lists, want 3", len(c.lists))
+		if len(c.lists) != 4 {
+			t.Fatalf("%d lists, want 4", len(c.lists))
 		}
 		for _, o := range c.lists {
 			if o.ResourceVersion != "" || o.ResourceVersionMatch != "" {

@@ -1,10 +1,10 @@
 // Package kube is the driver's only door to the Kubernetes API.
 //
-// It feeds the attachment ledger from three watches: VolumeAttachments say which
+// It feeds the attachment ledger from four watches: VolumeAttachments say which
 // volume is wanted on which node, PersistentVolumes say which volume handle is
 // behind a name and on how many nodes it may be, Nodes say what kubelets have in
-// use. It keeps of them what the ledger needs and nothing else: no second cache, no
-// managedFields.
+// use, CSINodes say how many volumes a node can hold. It keeps of them what the
+// ledger needs and nothing else: no second cache, no managedFields.
 //
 // The ledger's argument (package attach) rests on two promises that are kept
 // here, so the watches are client-go reflectors writing straight into the feed,
@@ -18,8 +18,8 @@
 //     read; later lists are never older than what was seen.
 //
 // Nothing here waits for the API server before the process may serve: until all
-// lists have come, the ledger is unknown, and it admits nothing; nor does it while
-// the watch of Nodes is silent for minutes.
+// lists but that of CSINodes have come, the ledger is unknown, and it admits nothing;
+// nor does it while the watch of Nodes is silent for minutes.
 //
 // Events tell users on their claims what they must know or do (Recorder). Of
 // several controllers one leads (Client.Lead); a new leader reads everything anew,

@@ -10,6 +10,7 @@ const (
 	sourceAttachments = "volumeattachments"
 	sourceVolumes     = "persistentvolumes"
 	sourceNodes       = "nodes"
+	sourceCSINodes    = "csinodes"
 )
 
 // contact is when the API server last said anything on one watch.
@@ -22,11 +23,11 @@ func (c *contact) now() time.Time {
 }
 
 func newContacts() map[string]*contact {
-	return map[string]*contact{sourceAttachments: {}, sourceVolumes: {}, sourceNodes: {}}
+	return map[string]*contact{sourceAttachments: {}, sourceVolumes: {}, sourceNodes: {}, sourceCSINodes: {}}
 }
 
 // LastContact tells for each watch ("volumeattachments", "persistentvolumes",
-// "nodes") when the API server last gave a list, an event or a bookmark. It sends
+// "nodes", "csinodes") when the API server last gave a list, an event or a bookmark. It sends
 // a bookmark about once a minute when nothing happens. A watch that was not
 // listed yet is absent.
 func (c *Client) LastContact() map[string]time.Time {

@@ -232,13 +232,13 @@ func TestLastContact(t *testing.T) {
 		stop := c.runClient(client, attach.NewLedger(attach.Options{}))
 		defer stop()
 		at := client.LastContact()
-		if _, there := at["nodes"]; there || len(at) != 2 || at["volumeattachments"].Before(began) || at["persistentvolumes"].Before(began) {
+		if _, there := at["nodes"]; there || len(at) != 3 || at["volumeattachments"].Before(began) || at["persistentvolumes"].Before(began) {
 			t.Errorf("LastContact = %v; the Nodes were not listed", at)
 		}
 		c.forbid("")
 		<-time.After(time.Minute)
 		at = client.LastContact()
-		if len(at) != 3 {
+		if len(at) != 4 || at["csinodes"].Before(began) {
 			t.Fatalf("LastContact = %v", at)
 		}
 		<-time.After(10 * time.Second)

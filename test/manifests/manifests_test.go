@@ -224,6 +224,7 @@ func TestEachPartMayDoItsWork(t *testing.T) {
 			"volumeattachments": {"get", "list", "watch"},
 			"persistentvolumes": {"get", "list", "watch"},
 			"nodes":             {"get", "list", "watch"},
+			"csinodes":          {"get", "list", "watch"},
 			"pods":              {"list"},
 			"events":            {"create", "patch"},
 		},
@@ -295,6 +296,7 @@ func TestNoPartMayDoMore(t *testing.T) {
 		for resource, verbs := range map[string][]string{
 			"secrets": {"get", "list", "watch"}, "pods": {"get", "create", "delete"}, "nodes": {"patch", "update"},
 			"volumeattachments": {"create", "update", "delete"}, "leases": {"delete"}, "configmaps": {"get", "update"},
+			"csinodes": {"create", "update", "patch", "delete"},
 		} {
 			for _, verb := range verbs {
 				if allows(rules, resource, verb) {
