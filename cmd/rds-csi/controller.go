@@ -62,7 +62,6 @@ func assemble(ctx context.Context, cfg config.Config, o options) (p parts, err e
 	}
 	p.controller = driver.NewController(cfg.DefaultRDS(), p.cluster.ledger, o.logger)
 	p.controller.Lead, p.controller.Topology = p.leader.ask, topology(cfg)
-	p.controller.MaxVolumes = cfg.Node.MaxVolumes
 	if p.cluster.client != nil {
 		known := p.cluster.client
 		p.controller.Claimed, p.controller.Promised, p.controller.Users = known.PersistentVolumes, known.Promised, known.Users

@@ -103,29 +103,3 @@ func TestReadersNeedNothingButTheModeToBeConfirmed(t *testing.T) {
 		}
 	}
 }
-
-// A node gets as many volumes as the administrator said; what it has it keeps.
-func TestAttachLimit(t *testing.T) {
-	ledger := attach.NewLedger(attach.Options{})
-	s := newScene(t, ledger)
-	s.MaxVolumes = 2
-	ledger.ReplaceNodes(nil)
-	ledger.Replace(nil)
-	attachTo := func(name, node string) error {
-		id := s.create(name).GetVolumeId()
-		a := attach.Attachment{UID: "uid-" + name, Name: "csi-" + name, Volume: id, Node: node, Created: time.Unix(1_700_000_000, 0)}
-		ledger.Upsert(a)
-		_, err := s.ControllerPublishVolume(t.Context(), publishRequest(id, node))
-		if a.Attached = err == nil; a.Attached {
-			ledger.Upsert(a)
-		}
-		return err
-	}
-	wants(t, attachTo("pvc-1", "node-a"), codes.OK)
-	wants(t, attachTo("pvc-2", "node-a"), codes.OK)
-	wants(t, attachTo("pvc-3", "node-a"), codes.ResourceExhausted, "node-a", "2 volumes", "node.maxVolumes")
-	wants(t, attachTo("pvc-2", "node-a"), codes.OK)
-	wants(t, attachTo("pvc-4", "node-b"), codes.OK)
-	ledger.Remove("uid-pvc-1")
-	wants(t, attachTo("pvc-3", "node-a"), codes.OK)
-}

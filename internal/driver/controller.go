@@ -65,8 +65,6 @@ type Attachments interface {
 	InUse(volume string) ([]attach.Use, error)
 	// Nodes answers the nodes that have the volume, sorted.
 	Nodes(volume string) []string
-	// PerNode answers how many volumes are attached to each node; not known before they were listed, or without Kubernetes.
-	PerNode() (volumes map[string]int, known bool)
 	// NodeUID answers the UID of the Node object of that name; false when there is none, or no Kubernetes.
 	NodeUID(name string) (uid string, ok bool)
 }
@@ -116,9 +114,6 @@ type Controller struct {
 	Promised func(volume string) (bytes int64)
 	// Topology says which nodes reach which RDS.
 	Topology Topology
-	// MaxVolumes is how many volumes a node gets, where the administrator has set it. 0: as many as the scheduler thinks fit,
-	// which goes by what each node says of itself.
-	MaxVolumes int
 
 	defaultRDS string
 	ledger     Ledger

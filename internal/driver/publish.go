@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc/codes"
 
 	"github.com/rds-csi/rds-csi/internal/appliance"
 	"github.com/rds-csi/rds-csi/internal/attach"
@@ -25,9 +24,6 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	}
 	defer unlock()
 	if err := c.checkReach(id.Key(), req.GetNodeId(), id.RDS); err != nil {
-		return nil, err
-	}
-	if err := c.checkRoom(id.Key(), req.GetNodeId()); err != nil {
 		return nil, err
 	}
 	if err := c.checkUsers(ctx, id.Key(), req); err != nil {
@@ -55,17 +51,6 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 		published[keyGranted] = text
 	}
 	return &csi.ControllerPublishVolumeResponse{PublishContext: published}, nil
-}
-
-// checkRoom refuses a volume for a node that has its number. The scheduler counts too, but a pod may have been given a node
-// by other means; after this answer Kubernetes asks the node again how many it can hold (KEP-4876).
-func (c *Controller) checkRoom(volume, node string) error {
-	attached, known := c.ledger.PerNode()
-	if c.MaxVolumes == 0 || !known || attached[node] < c.MaxVolumes || slices.Contains(c.ledger.Nodes(volume), node) {
-		return nil
-	}
-	return refuse(codes.ResourceExhausted, "volume %s: node %s has %d volumes attached, and node.maxVolumes in the configuration is %d: let the pod run elsewhere, or raise it",
-		volume, node, attached[node], c.MaxVolumes)
 }
 
 func (c *Controller) checkPublish(req *csi.ControllerPublishVolumeRequest) (appliance.ID, error) {

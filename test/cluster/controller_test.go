@@ -5,9 +5,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Sixteen pods, placed by the real scheduler, attached by the real attach/detach controller through external-attacher:
@@ -83,16 +86,61 @@ func descends(record []stretch) error {
 	return nil
 }
 
-// A node that has its number of volumes gets the next one when another has left.
+// A node gets as many volumes as its CSINode says, also when more are asked for at once, before any is confirmed. Who waits gets
+// in when another has left, or when the number has risen.
 func TestNodeHasItsNumber(t *testing.T) {
-	i := newInstallation(t, func(_ *installation, v values) {
-		v["config"].(map[string]any)["node"] = map[string]any{"maxVolumes": 2}
+	const number, more = 4, 3
+	i := newInstallation(t)
+	node := i.node("node")
+	i.holds(node, number)
+	var all []string
+	for _, v := range i.claims(number + more) {
+		all = append(all, i.attach(v, node))
+	}
+	held := i.awaitNumber(node, number, all)
+	i.detach(held[0])
+	i.awaitGone(held[0])
+	all = slices.DeleteFunc(all, func(name string) bool { return name == held[0] })
+	i.awaitNumber(node, number, all)
+	i.holds(node, number+more)
+	i.awaitAttached(all...)
+}
+
+// holds writes how many volumes a node can hold where its kubelet does.
+func (i *installation) holds(node string, volumes int32) {
+	i.t.Helper()
+	nodes := plane.Admin.StorageV1().CSINodes()
+	n, err := nodes.Get(i.t.Context(), node, metav1.GetOptions{})
+	i.must(err)
+	n.Spec.Drivers[0].Allocatable = &storagev1.VolumeNodeResources{Count: &volumes}
+	_, err = nodes.Update(i.t.Context(), n, metav1.UpdateOptions{})
+	i.must(err)
+}
+
+// awaitNumber waits until that many are attached to the node and the others are refused because of its number. More never are.
+func (i *installation) awaitNumber(node string, number int, all []string) (attached []string) {
+	i.t.Helper()
+	seen.until(i.t, fmt.Sprintf("node %s has its %d", node, number), func() error {
+		attached = nil
+		var waiting error
+		for _, name := range all {
+			a, err := seen.attachments.Get(name)
+			switch {
+			case err != nil:
+				return err
+			case a.Status.Attached:
+				attached = append(attached, name)
+			default:
+				waiting = errors.Join(waiting, refusedFor(a, node, "CSINode", fmt.Sprintf("have %d", number)))
+			}
+		}
+		if len(attached) > number {
+			i.t.Fatalf("%d are attached to node %s, which can hold %d", len(attached), node, number)
+		}
+		if len(attached) < number {
+			waiting = errors.Join(waiting, fmt.Errorf("%d are attached", len(attached)))
+		}
+		return waiting
 	})
-	node, volumes := i.node("node"), i.claims(3)
-	held := i.attach(volumes[0], node)
-	i.awaitAttached(held, i.attach(volumes[1], node))
-	waiting := i.attach(volumes[2], node)
-	i.awaitRefused(waiting, node, "node.maxVolumes")
-	i.detach(held)
-	i.awaitAttached(waiting)
+	return attached
 }

@@ -64,6 +64,7 @@ func Run(t *testing.T, d Driver) {
 	cluster := &attachDetach{ledger: d.Ledger, node: d.NodeID, objects: map[string]attach.Attachment{}}
 	d.Ledger.Replace(nil)
 	d.Ledger.ReplaceNodes(nil)
+	d.Ledger.ReplaceLimits(map[string]int{d.NodeID: MaxVolumes}) // as its CSINode would
 	config := suite.NewTestConfig()
 	config.Address = "unix:" + filepath.Join(sockets, "node.sock")
 	config.ControllerAddress = "unix:" + filepath.Join(sockets, "controller.sock")

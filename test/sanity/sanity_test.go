@@ -39,7 +39,7 @@ func against(t *testing.T, k kind) {
 	server := simtest.Start(t, sim.Options{Quirks: k.quirks, Pools: []sim.Pool{{Slot: "storage-pool", Filesystem: k.pool, SizeBytes: 1 << 40}}})
 	ledger := attach.NewLedger(attach.Options{})
 	controller := driver.NewController(sanity.RDS, ledger, slog.New(slog.DiscardHandler))
-	controller.MaxVolumes, controller.Topology = sanity.MaxVolumes, k.topology
+	controller.Topology = k.topology
 	controller.Use(driver.Fleet{ClusterID: cluster, Appliances: map[string]driver.Appliance{sanity.RDS: sanity.Connect(t, server, cluster)}})
 
 	kernel := drivertest.NewKernel(exported(server.Device))

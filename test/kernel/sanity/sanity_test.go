@@ -53,7 +53,6 @@ func against(t *testing.T, access string) {
 	}
 	ledger := attach.NewLedger(attach.Options{})
 	controller := driver.NewController(sanity.RDS, ledger, logger)
-	controller.MaxVolumes = sanity.MaxVolumes
 	controller.Use(driver.Fleet{ClusterID: cluster, Appliances: map[string]driver.Appliance{sanity.RDS: sanity.Connect(t, server, cluster)}})
 
 	initiator := nvme.New(nvme.Config{Host: nvme.HostFor("rds.csi.srvlab.io", cluster, nodeID), Logger: logger})
