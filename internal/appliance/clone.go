@@ -69,7 +69,8 @@ func (r *RDS) existing(p plan, err error) error {
 //
 // A disk item of an image that is not there would be an empty volume, which the next node formats. So the item is made only
 // after the image was seen, once, in its place and as large as its source. A subvolume that an earlier call has left without an
-// item is used if it was made from the same source and lies where it belongs; any other is somebody's data.
+// item is used if it was made from the same source and lies where it belongs; any other is somebody's data. Its source may have
+// grown since: how large it was the earlier call has written down beside it, in $k here, before it made it.
 func cloneScript(cluster string, p plan) *routeros.Builder {
 	source := p.request.Source
 	b := routeros.NewScript("disk_clone")
@@ -78,6 +79,7 @@ func cloneScript(cluster string, p plan) *routeros.Builder {
 		parent = "^" + source.Snapshot + "[.]"
 		files = "(" + files + "|/" + source.Snapshot + "[.])"
 	}
+	within := withinLimit(p.request.LimitBytes)
 	b.Add(`:local s ?; :local a (? . "/" . $s); :local q ($a . ?); :local v [/disk find where slot=$s]`,
 		routeros.Text(p.slot), routeros.Text(p.dir.File()), routeros.Text("/"+imageName)).
 		Add(`:if ([:len $v]=0) do={?; :if ([/disk get $m fs]="btrfs") do={
@@ -88,21 +90,25 @@ func cloneScript(cluster string, p plan) *routeros.Builder {
 			:if ($w>1) do={:error (? . $x)};
 			:if ($w=1) do={?; :local z "";
 				:foreach i in=[/file print detail as-value where name=($u . ?)] do={:set z [:tonum ($i->"size")]};
-				:if ([:typeof $z]!="num") do={:error ?}; ?
+				:if ([:typeof $z]!="num") do={:error ?}; :local k $z;
 				:if ([:len [/file find where name=$a]]>0) do={:set w 0;
 					:foreach i in=[/disk/btrfs/subvolume print detail as-value where name=$s] do={
 						:if ((($i->"fs")=$l) && (($i->"parent")=$n) && (($i->"fullname")=?)) do={:set w ($w+1)}};
-					:if ($w!=1) do={:error (? . " /" . $a)}
-				} else={?};
+					:if ($w!=1) do={:error (? . " /" . $a)};
+					:foreach i in=[/file print detail as-value where name=?] do={:local y [:tonum ("" . ($i->"contents"))]; :if ([:typeof $y]="num") do={:set k $y}};
+					?
+				} else={? ?};
 				:set w 0;
-				:foreach i in=[/file print detail as-value where name=$q] do={:if ([:tonum ($i->"size")]=$z) do={:set w ($w+1)}};
+				:foreach i in=[/file print detail as-value where name=$q] do={:if ([:tonum ($i->"size")]=$k) do={:set w ($w+1)}};
 				:if ($w!=1) do={:error (? . " /" . $q)};
-				/disk/add type=file file-path=("/" . $q) file-size=$z slot=$s mount-filesystem=no comment=?;
+				/disk/add type=file file-path=("/" . $q) file-size=$k slot=$s mount-filesystem=no comment=?;
 				:set v [/disk find where slot=$s]}}}`,
 			findPool(p.dir), routeros.Text(parent), routeros.Text(p.dir.MountPoint()), routeros.Text(saySeveral),
-			fromWhere(cluster, source), routeros.Text("/"+imageName), routeros.Text(saySize), withinLimit(p.request.LimitBytes),
-			routeros.Text(p.within.Dir().below()), routeros.Text(sayLeftover),
-			subvolumeOrSay(routeros.Part(`?/disk/btrfs/subvolume add fs=$l parent=$n name=?`, makeSubvolumes(p.dir.directories()), routeros.Text(p.within.Dir().below()))),
+			fromWhere(cluster, source), routeros.Text("/"+imageName), routeros.Text(saySize),
+			routeros.Text(p.within.Dir().below()), routeros.Text(sayLeftover), routeros.Text(p.cloning()), within,
+			within, subvolumeOrSay(routeros.Part(`?:do {/file remove [find where name=?]; /file add name=? type=file contents=$z} on-error={};
+				/disk/btrfs/subvolume add fs=$l parent=$n name=?`,
+				makeSubvolumes(p.dir.directories()), routeros.Text(p.cloning()), routeros.Text(p.cloning()), routeros.Text(p.within.Dir().below()))),
 			routeros.Text(sayImage), routeros.Text(p.unfinished())).
 		Add(`?`, finish(p))
 	return look(printDisk(printDisk(b, p.slot), source.Volume), files, parent)
@@ -125,7 +131,12 @@ func withinLimit(limit int64) routeros.Value {
 	if limit == 0 {
 		return routeros.Part("")
 	}
-	return routeros.Part(`:if ($z>?) do={:error ?};`, routeros.Number(limit), routeros.Text(sayLarge))
+	return routeros.Part(`:if ($k>?) do={:error ?};`, routeros.Number(limit), routeros.Text(sayLarge))
+}
+
+// cloning is where it is written how large a subvolume is that is not a disk item yet.
+func (p plan) cloning() string {
+	return sighting{dir: p.dir, target: p.slot, source: p.request.Source.name()}.id() + ".cloning"
 }
 
 // unfinished is the comment of an item that is not yet as large as asked for.

@@ -149,6 +149,56 @@ func TestNothingIsMadeOfAnImageThatIsNotThere(t *testing.T) {
 	}
 }
 
+// A clone that was cut off between its subvolume and its disk item is finished by the next call, also when its source has grown
+// since: how large it was was written down before. What that does not prove is left to a person.
+func TestACloneThatWasCutOffIsFinished(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(r rig, dir, proof string)
+		want  error
+	}{
+		"whole":                 {func(rig, string, string) {}, nil},
+		"a short image":         {func(r rig, dir, _ string) { r.device.resize(t, dir+"/volume.img", gib/2) }, appliance.ErrLeftover},
+		"nobody wrote it down":  {func(r rig, _, proof string) { r.device.console(t, `/file remove [find where name="`+proof+`"]`) }, appliance.ErrLeftover},
+		"something else stands": {func(r rig, _, proof string) { r.device.write(t, proof, []byte("x")) }, appliance.ErrLeftover},
+		"another size stands":   {func(r rig, _, proof string) { r.device.write(t, proof, []byte("2147483648")) }, appliance.ErrLeftover},
+	} {
+		r := start(t, map[string]string{"existing-file": "error"}) // so that it fails there
+		v := r.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib})
+		r.device.scribble(t, v.Path.Disk(), "before")
+		req := appliance.CreateRequest{Name: "pvc-2", RequiredBytes: gib, Source: appliance.Source{Volume: v.ID.Slot}}
+		if _, err := r.Create(t.Context(), req); !errors.Is(err, appliance.ErrUnsupported) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		r.device.setQuirk(t, "existing-file", "reuse")
+		if _, err := r.Expand(t.Context(), v.ID.Slot, 3*gib, 0); err != nil {
+			t.Fatal(err)
+		}
+		r.device.scribble(t, v.Path.Disk(), "after!")
+		dir := "/storage-pool/k8s/" + appliance.SlotFor("homelab", "pvc-2")
+		c.spoil(r, dir, dir[1:]+"."+v.ID.Slot+".cloning")
+		got, err := r.Create(t.Context(), req)
+		if !errors.Is(err, c.want) || err != nil && !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+		if c.want == nil && (got.SizeBytes != gib || !r.device.holds(got.Path.Disk(), "before") || len(r.device.Files(t)) != 2) {
+			t.Errorf("%s: %+v, files %v", name, got, r.device.Files(t))
+		}
+		if c.want != nil && len(r.server.Device.Disks()) != 1 {
+			t.Errorf("%s: %+v", name, r.server.Device.Disks())
+		}
+		if err := r.Delete(t.Context(), appliance.SlotFor("homelab", "pvc-2")); err != nil || len(r.device.Files(t)) != 1 {
+			t.Errorf("%s: %v, files %v", name, err, r.device.Files(t))
+		}
+	}
+}
+
+func (d *device) resize(t *testing.T, path string, size int64) {
+	t.Helper()
+	if err := os.Truncate(d.host(path), size); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (d *device) mkdir(t *testing.T, dir string) {
 	t.Helper()
 	if err := os.MkdirAll(d.host(dir), 0o750); err != nil {

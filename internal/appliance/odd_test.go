@@ -21,7 +21,10 @@ import (
 // slash, comments that were never set. It runs the driver's scripts in the simulator's console language.
 type odd map[string]*table
 
-type table struct{ rows []row }
+type table struct {
+	rows []row
+	deaf bool // add says that it was done, and nothing is
+}
 
 type row map[string]console.Value
 
@@ -39,13 +42,32 @@ func (t *table) Items(context.Context) ([]console.Item, error) {
 	return items, nil
 }
 
-func (t *table) Call(_ context.Context, verb string, items []console.Item, _ []console.Arg, _ io.Writer) (console.Value, error) {
-	if verb != "remove" {
+func (t *table) Call(_ context.Context, verb string, items []console.Item, args []console.Arg, _ io.Writer) (console.Value, error) {
+	addressed := func(r row) bool {
+		return slices.ContainsFunc(items, func(i console.Item) bool { return i.ID() == r.ID() })
+	}
+	switch {
+	case verb == "remove":
+		t.rows = slices.DeleteFunc(t.rows, addressed)
+	case verb == "add" && t.deaf:
+	case verb == "add":
+		r := row{".id": fmt.Sprintf("*A%X", len(t.rows))}
+		for _, a := range args {
+			r[a.Name] = a.Value
+		}
+		t.rows = append(t.rows, r)
+	case verb == "set":
+		for _, r := range t.rows {
+			if !addressed(r) {
+				continue
+			}
+			for _, a := range args {
+				r[a.Name] = a.Value
+			}
+		}
+	default:
 		return nil, fmt.Errorf("failure: %s is not expected here", verb)
 	}
-	t.rows = slices.DeleteFunc(t.rows, func(r row) bool {
-		return slices.ContainsFunc(items, func(i console.Item) bool { return i.ID() == r.ID() })
-	})
 	return nil, nil
 }
 
@@ -53,8 +75,8 @@ func (t *table) Print(context.Context, io.Writer, []console.Item, console.PrintS
 	return errors.New("nobody reads the human form")
 }
 func (t *table) Verbs() map[string][]string {
-	arguments := []string{"slot", "comment", "file-path", "file-size", "name", "type", "fs", "parent", "mount-filesystem", "nvme-tcp-export", "nvme-tcp-server-port", "nvme-tcp-server-nqn"}
-	return map[string][]string{"print": nil, "add": arguments, "set": append([]string{"mount-point"}, arguments...), "remove": {"numbers"}}
+	arguments := []string{"slot", "comment", "file-path", "file-size", "name", "type", "contents", "fs", "parent", "read-only", "mount-filesystem", "nvme-tcp-export", "nvme-tcp-server-port", "nvme-tcp-server-nqn"}
+	return map[string][]string{"print": nil, "add": arguments, "copy": {"numbers", "name"}, "set": append([]string{"mount-point"}, arguments...), "remove": {"numbers"}}
 }
 
 // clock is the menu that has one row.
@@ -64,16 +86,22 @@ func (clock) Singleton() bool { return true }
 
 func (d odd) Menu(path string) (console.Menu, bool) {
 	switch path {
-	case "/disk/btrfs", "/disk/btrfs/subvolume", "/system", "/system/script", "/system/script/job":
+	case "/disk/btrfs", "/system", "/system/script", "/system/script/job":
 		return &table{}, true
 	case "/system/clock":
 		return clock{&table{rows: numbered([]row{{"gmt-offset": "+00:00"}})}}, true
 	}
 	t, ok := d[path]
+	if !ok && path == "/disk/btrfs/subvolume" {
+		return &table{}, true
+	}
 	return t, ok
 }
 func (d odd) Allowed(string, string) bool { return true }
 func (d odd) Dialect() console.Dialect    { return console.Dialect{ErrorLocation: true} }
+
+// Execute begins nothing, and says so by saying nothing.
+func (d odd) Execute(string, string) (console.ID, error) { return "", nil }
 
 // Down: there is no wire.
 func (d odd) Down() error { return nil }
