@@ -89,6 +89,20 @@ func newKey(t testing.TB) ssh.Signer {
 // as connects to the device as somebody.
 func (r rig) as(t *testing.T, user string) *appliance.RDS {
 	t.Helper()
+	return over(t, r.client(t, user))
+}
+
+func over(t *testing.T, runner appliance.Runner) *appliance.RDS {
+	t.Helper()
+	rds, err := appliance.NewRDS(appliancetest.Settings(t), runner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rds
+}
+
+func (r rig) client(t *testing.T, user string) *routeros.Client {
+	t.Helper()
 	host, err := routeros.Fingerprint(r.server.HostKeyFingerprint)
 	if err != nil {
 		t.Fatal(err)
@@ -106,11 +120,7 @@ func (r rig) as(t *testing.T, user string) *appliance.RDS {
 			t.Error(err)
 		}
 	})
-	rds, err := appliance.NewRDS(appliancetest.Settings(t), client)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rds
+	return client
 }
 
 func (r rig) inject(t *testing.T, spec string) {
