@@ -34,7 +34,6 @@ const longestMessage = 1024
 // brief shortens a message in its middle, where an error of somebody else may stand: what to do stands at the end.
 func brief(message string) string {
 	const gap, end = " ... ", longestMessage / 2
-	message = strings.ToValidUTF8(message, "?")
 	if len(message) > longestMessage {
 		message = message[:longestMessage-len(gap)-end] + gap + message[len(message)-end:]
 	}
