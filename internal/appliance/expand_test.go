@@ -10,7 +10,7 @@ import (
 // Whatever the target makes of growth, the answer is what the table of the RDS says, and it takes one command.
 func TestExpandUnderEverySwitch(t *testing.T) {
 	for _, quirks := range []map[string]string{
-		{"growth-visible": "notify"}, {"growth-visible": "rescan"}, {"growth-visible": "reexport"},
+		{"growth-visible": "notify"}, {"growth-visible": "rescan"}, {"growth-visible": "reconnect"}, {"growth-visible": "reexport"},
 		{"resize-bounces-export": "yes"}, {"shrink": "accept"}, {"identifiers-on-reexport": "change"},
 	} {
 		r := start(t, quirks)

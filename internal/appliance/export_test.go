@@ -36,7 +36,7 @@ func (r rig) grown(t *testing.T) appliance.Volume {
 // has it is not cut off before. The identifiers tell whether an export is the one it was: with this switch each has its own.
 func TestGrowthIsExportedAnewOnce(t *testing.T) {
 	for _, quirks := range []map[string]string{
-		{"growth-visible": "notify"}, {"growth-visible": "rescan"}, {"growth-visible": "reexport"},
+		{"growth-visible": "notify"}, {"growth-visible": "rescan"}, {"growth-visible": "reconnect"}, {"growth-visible": "reexport"},
 		{"growth-visible": "reexport", "exports-after-reboot": "lost"}, {"growth-visible": "reexport", "error-location": "no", "exit-status": "nonzero"},
 		{"resize-bounces-export": "yes"}, {"shrink": "accept"},
 	} {

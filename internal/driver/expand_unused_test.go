@@ -32,7 +32,7 @@ func (r *rig) export(id string) string {
 // Whatever the target makes of growth, a node that gets a volume which nobody had sees its size, and no node that has it is cut
 // off: not by the growth, not by a publish that is repeated, and not by one to another node.
 func TestGrownVolumeIsExportedAnewWhenUnused(t *testing.T) {
-	for _, visible := range []string{"notify", "rescan", "reexport"} {
+	for _, visible := range []string{"notify", "rescan", "reconnect", "reexport"} {
 		t.Run(visible, func(t *testing.T) {
 			r := start(t, sim.Options{Quirks: map[string]string{"growth-visible": visible, "identifiers-on-reexport": "change"}})
 			var told []string
