@@ -23,9 +23,6 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 		return nil, err
 	}
 	defer unlock()
-	if err := c.checkReach(id.Key(), req.GetNodeId(), id.RDS); err != nil {
-		return nil, err
-	}
 	if err := c.checkUsers(ctx, id.Key(), req); err != nil {
 		return nil, err
 	}
@@ -33,6 +30,10 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	admitted, err := c.admit(id.Key(), req.GetNodeId(), attachMode(req.GetVolumeCapability()))
 	if err != nil {
 		return nil, c.refused(id.Key(), err)
+	}
+	if err := c.checkReach(ctx, rds, id, req.GetNodeId()); err != nil {
+		admitted.abandon()
+		return nil, err
 	}
 	if admitted.unused {
 		export = rds.ExportUnused

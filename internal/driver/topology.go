@@ -2,6 +2,7 @@ package driver
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"path"
 	"slices"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
+
+	"github.com/rds-csi/rds-csi/internal/appliance"
 )
 
 // Topology says which nodes reach which RDS. The zero value is the usual case: every node reaches every RDS, and Kubernetes
@@ -121,11 +124,16 @@ func (c *Controller) place(asked string, want *csi.TopologyRequirement) (*Fleet,
 	return c.appliance(rds)
 }
 
-// checkReach refuses an attach that could only end in a connection that is never made.
-func (c *Controller) checkReach(volume, node, rds string) error {
-	if c.Topology.Reaches(node, rds) {
+// checkReach refuses an attach that could only end in a connection that is never made. It comes after the ledger, which knows
+// whether there is such a node, and looks whether there is such a volume: NotFound is what CSI wants
+// of either. Nothing on the RDS is changed for a node that has no use for it.
+func (c *Controller) checkReach(ctx context.Context, rds Appliance, id appliance.ID, node string) error {
+	if c.Topology.Reaches(node, id.RDS) {
 		return nil
 	}
+	if _, err := rds.Get(ctx, id.Slot); err != nil {
+		return err
+	}
 	return refuse(codes.FailedPrecondition, "volume %s: node %s does not reach rds %s, says topology in the configuration: let the pod run elsewhere (a node affinity), or correct the configuration",
-		volume, node, rds)
+		id.Key(), node, id.RDS)
 }

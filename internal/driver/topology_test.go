@@ -144,6 +144,45 @@ func TestAttachWhereTheRDSIsNotReached(t *testing.T) {
 	wants(t, err, codes.OK)
 }
 
+// What does not exist is NotFound before anything else, also where the RDS is not reached; a refusal leaves no admission, and
+// nothing on the RDS is touched for it.
+func TestWhatDoesNotExistIsNotFoundWithTopologyToo(t *testing.T) {
+	s, fakes := site(t, racks())
+	id := s.create("pvc-1").GetVolumeId()
+	ledger := attach.NewLedger(attach.Options{})
+	ledger.Replace([]attach.Attachment{{UID: "1", Name: "csi-1", Volume: id, Node: "b-1"}, {UID: "2", Name: "csi-2", Volume: "rds1/pvc-none", Node: "b-1"}})
+	ledger.ReplaceNodes([]attach.Node{{Name: "b-1", UID: "b-1"}})
+	kubernetes := driver.NewController(rds1, ledger, slog.New(slog.DiscardHandler))
+	kubernetes.Use(driver.Fleet{ClusterID: cluster, Appliances: map[string]driver.Appliance{rds1: fakes[rds1]}})
+	kubernetes.Topology = racks()
+	for name, c := range map[string]struct {
+		controller   *driver.Controller
+		volume, node string
+		want         codes.Code
+	}{
+		"no volume":                     {s.Controller, "rds1/pvc-none", "b-1", codes.NotFound},
+		"no volume, in Kubernetes":      {kubernetes, "rds1/pvc-none", "b-1", codes.NotFound},
+		"no node":                       {kubernetes, id, "no-such-node", codes.NotFound},
+		"neither":                       {kubernetes, "rds1/pvc-gone", "no-such-node", codes.NotFound},
+		"both, not reached":             {s.Controller, id, "b-1", codes.FailedPrecondition},
+		"both, not reached, Kubernetes": {kubernetes, id, "b-1", codes.FailedPrecondition},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := c.controller.ControllerPublishVolume(t.Context(), publishRequest(c.volume, c.node))
+			wants(t, err, c.want)
+			if n := fakes[rds1].Calls(appliancetest.Export); n != 0 {
+				t.Errorf("%d exports", n)
+			}
+		})
+	}
+	if uses, err := s.ledger.InUse(id); err != nil || len(uses) > 0 {
+		t.Errorf("a refusal left %v, %v", uses, err)
+	}
+	if nodes := ledger.Nodes(id); len(nodes) > 0 {
+		t.Errorf("a refusal left %v", nodes)
+	}
+}
+
 // With one RDS, or with several that all nodes reach, everything is as if there were no topology: a volume without a
 // parameter is on the default RDS, whatever somebody requires.
 func TestWithoutTopologyNothingChanges(t *testing.T) {

@@ -31,8 +31,8 @@ func kinds() (all []kind) {
 	for _, pool := range pools() {
 		all = append(all, kind{name: pool, pool: pool}, kind{name: pool + " raw block", pool: pool, access: "block"})
 	}
-	// By every name: the node of the suite that does not exist is to be refused for that, and not for what it does not reach.
-	reached := driver.Topology{Driver: sanity.DriverName, Nodes: map[string][]string{sanity.RDS: {"*"}}}
+	// By its name: the node of the suite that does not exist reaches nothing, and is to be refused for not existing all the same.
+	reached := driver.Topology{Driver: sanity.DriverName, Nodes: map[string][]string{sanity.RDS: {nodeID}}}
 	all = append(all, kind{name: "with topology", pool: "btrfs", topology: reached})
 	for _, q := range sim.Quirks() {
 		if slices.Contains(unasked(), q.Name) {
