@@ -74,6 +74,7 @@ func TestSnapshotByCopy(t *testing.T) {
 	<-soon(t, 3*time.Second)
 	i.restart()
 	i.awaitSnapshot(snapshot)
+	i.awaitEvent("PersistentVolumeClaim", claim, corev1.EventTypeNormal, "SnapshotProgress", "full copy") // whichever of the two saw how much of it
 	restored := i.makeClaim(i.class+"-restored", of, from("VolumeSnapshot", snapshot)).Name
 	<-soon(t, 3*time.Second)
 	i.restart()
