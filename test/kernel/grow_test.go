@@ -3,9 +3,11 @@
 package kernel
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rds-csi/rds-csi/internal/nvme"
+	"github.com/rds-csi/rds-csi/internal/sim"
 )
 
 func (p *plugin) expand(target string, size int64) error {
@@ -88,6 +91,108 @@ func writers(t *testing.T, dir string) (stop func() (check func(dir string))) {
 	}
 }
 
+// rawWriter writes a raw volume as a virtual machine does, through one file that stays open, near the beginning and at the end of
+// what that file has by now: the last write is at its end. The result checks every block.
+func rawWriter(t *testing.T, path string) (stop func() (check func(path string))) {
+	t.Helper()
+	disk, err := newDirect(path, os.O_RDWR)
+	must(t, err)
+	blocks, turn := written{}, int64(0) // the block's number on the device
+	put := func() error {
+		end, err := disk.Seek(0, io.SeekEnd)
+		if err != nil {
+			return err
+		}
+		for _, n := range []int64{turn % moveBlocks, end/moveBlock - 1 - turn%2} {
+			data := random(t, moveBlock)
+			if _, err := disk.WriteAt(data, n*moveBlock); err != nil {
+				return err
+			}
+			blocks[n] = data
+		}
+		turn++
+		return nil
+	}
+	must(t, put()) // before anything grows
+	var all sync.WaitGroup
+	done := make(chan struct{})
+	all.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if err := put(); err != nil {
+				t.Errorf("write: %v", err)
+				return
+			}
+		}
+	})
+	return func() func(string) {
+		t.Helper()
+		close(done)
+		all.Wait()
+		must(t, errors.Join(put(), put())) // one of them at the very end
+		if last := deviceBytes(t, path)/moveBlock - 1; blocks[last] == nil {
+			t.Errorf("the open file does not reach block %d, the last of the device", last)
+		}
+		must(t, disk.Close())
+		return func(path string) {
+			t.Helper()
+			in := openDirect(t, path)
+			blocks.verify(t, path, in)
+			must(t, in.Close())
+		}
+	}
+}
+
+// deviceBytes is what who opens a device now sees.
+func deviceBytes(t *testing.T, path string) int64 {
+	t.Helper()
+	f, err := os.Open(path)
+	must(t, err)
+	n, err := f.Seek(0, io.SeekEnd)
+	must(t, errors.Join(err, f.Close()))
+	return n
+}
+
+func (c *claim) raw() bool { return c.mode.GetBlock() != nil }
+
+// bytes is how large the volume is to the pod.
+func (c *claim) bytes() int64 {
+	c.s.t.Helper()
+	if c.raw() {
+		return deviceBytes(c.s.t, c.directory)
+	}
+	return fsBytes(c.s.t, c.directory)
+}
+
+// fileBytes is how large the RDS's target shows it.
+func (c *claim) fileBytes() int64 {
+	c.s.t.Helper()
+	info, err := os.Stat(c.file())
+	must(c.s.t, err)
+	return info.Size()
+}
+
+// sound has a file system checked; what a raw volume holds only its user knows.
+func (c *claim) sound() {
+	c.s.t.Helper()
+	if !c.raw() {
+		c.fsck()
+	}
+}
+
+// writers are those of the pod.
+func (c *claim) writers() (stop func() (check func(path string))) {
+	c.s.t.Helper()
+	if c.raw() {
+		return rawWriter(c.s.t, c.directory)
+	}
+	return writers(c.s.t, c.directory)
+}
+
 func TestGrowUnderIO(t *testing.T) {
 	for fstype, fsck := range map[string][]string{"ext4": {"e2fsck", "-fn"}, "xfs": {"xfs_repair", "-n"}} {
 		t.Run(fstype, func(t *testing.T) {
@@ -146,45 +251,6 @@ func TestGrowARawVolume(t *testing.T) {
 	must(t, p.unstage())
 }
 
-// A target that keeps the size which a connection began with: refused while a pod has it, there with the next connection,
-// where the file system grows at stage, for nobody asks again.
-func TestGrowthThatIsSeenAfterReconnecting(t *testing.T) {
-	for _, fstype := range []string{"ext4", "xfs"} {
-		t.Run(fstype, func(t *testing.T) {
-			p := newPlugin(t, "pvc-1", volumeSize, capability(oneWriter, fstype))
-			target := mountPoint(t, "target")
-			must(t, p.stage())
-			must(t, p.publish(target, false))
-			write(t, target+"/data", "precious")
-			before := fsBytes(t, target)
-			must(t, os.Truncate(p.file, 2*volumeSize)) // the loop device does not look at its file
-			if fstype == "ext4" {                      // the device's part in it, which takes as long as the kernel may take to tell a silent target
-				if err := p.expand(target, 2*volumeSize); !refused(err) || !errors.Is(err, nvme.ErrOldSize) || !strings.Contains(err.Error(), "stop the pods") {
-					t.Errorf("%v", err)
-				}
-			}
-			if after := fsBytes(t, target); after != before {
-				t.Errorf("from %d to %d", before, after)
-			}
-			must(t, p.unpublish(target))
-			must(t, p.unstage())
-			must(t, unix.IoctlSetInt(int(p.loop.Fd()), unix.LOOP_SET_CAPACITY, 0))
-			p.set(p.namespace()+"/revalidate_size", "1")
-			must(t, p.stage())
-			if after := fsBytes(t, p.staging); after < before+volumeSize*9/10 {
-				t.Errorf("staged with %d bytes, before %d", after, before)
-			}
-			must(t, p.publish(target, false))
-			must(t, p.expand(target, 2*volumeSize))
-			if read(t, target+"/data") != "precious" {
-				t.Error("data lost")
-			}
-			must(t, p.unpublish(target))
-			must(t, p.unstage())
-		})
-	}
-}
-
 // Growth as a user orders it, at the controller, under writes: the RDS makes the volume larger in each of the ways in which it
 // might, and the node makes it so in the pod.
 func TestGrowThroughTheController(t *testing.T) {
@@ -196,6 +262,9 @@ func TestGrowThroughTheController(t *testing.T) {
 		"xfs on Btrfs, announced":                {cowPool, "xfs", map[string]string{"growth-visible": "notify"}},
 		"ext4 on xfs, announced":                 {copyPool, "ext4", map[string]string{"growth-visible": "notify"}},
 		"xfs on xfs, growing bounces the export": {copyPool, "xfs", map[string]string{"resize-bounces-export": "yes"}},
+		"raw on Btrfs, seen when looked for":     {cowPool, "", map[string]string{"growth-visible": "rescan"}},
+		"raw on xfs, announced":                  {copyPool, "", map[string]string{"growth-visible": "notify"}},
+		"raw on xfs, growing bounces the export": {copyPool, "", map[string]string{"resize-bounces-export": "yes"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := ""
@@ -205,8 +274,8 @@ func TestGrowThroughTheController(t *testing.T) {
 			s := newScene(t, dir, tt.pool, tt.quirks)
 			c := s.create("grows", volumeSize, capability(oneWriter, tt.fstype), nil)
 			c.up()
-			before := fsBytes(t, c.directory)
-			stop := writers(t, c.directory)
+			before := c.bytes()
+			stop := c.writers()
 			c.expand(2 * volumeSize)
 			eventually(t, "grown on the node", func() bool { // kubelet comes again while the connection is re-established
 				err := c.nodeExpand(2 * volumeSize)
@@ -218,15 +287,15 @@ func TestGrowThroughTheController(t *testing.T) {
 			c.expand(2 * volumeSize) // the resizer asks again
 			must(t, c.nodeExpand(2*volumeSize))
 			check := stop()
-			if after := fsBytes(t, c.directory); after < before+volumeSize*9/10 {
+			if after := c.bytes(); after < before+volumeSize*9/10 {
 				t.Errorf("from %d to %d bytes", before, after)
 			}
 			check(c.directory)
 			c.down()
-			c.fsck()
+			c.sound()
 			c.expand(3 * volumeSize) // while no node has it: grown when it is staged
 			c.up()
-			if after := fsBytes(t, c.directory); after < before+2*volumeSize*9/10 {
+			if after := c.bytes(); after < before+2*volumeSize*9/10 {
 				t.Errorf("staged with %d bytes", after)
 			}
 			check(c.directory)
@@ -237,41 +306,122 @@ func TestGrowThroughTheController(t *testing.T) {
 	}
 }
 
+// user is a volume that is written while it grows, by a pod with a file system or by a virtual machine.
+type user struct {
+	*claim
+	before int64
+	stop   func() (check func(path string))
+	check  func(path string)
+}
+
+// users have volumes of 512 MiB, twice as large by now on the RDS.
+func (s *scene) users(fstypes ...string) (all []*user) {
+	s.t.Helper()
+	for _, fstype := range fstypes {
+		c := s.create("grows-"+cmp.Or(fstype, "raw"), volumeSize, capability(oneWriter, fstype), nil)
+		c.up()
+		u := &user{claim: c, before: c.bytes()}
+		u.stop = c.writers()
+		c.expand(2 * volumeSize)
+		all = append(all, u)
+	}
+	return all
+}
+
+// refuse asks the node for all of them, at once, for it takes as long as the kernel may take to notice that a target is silent. Each is
+// refused, and told what to do; the pods keep what they had, export and all, and stop.
+func refuse(t *testing.T, all []*user) {
+	t.Helper()
+	var asked sync.WaitGroup
+	for _, u := range all {
+		asked.Go(func() {
+			err := u.nodeExpand(2 * volumeSize)
+			if !refused(err) || !errors.Is(err, nvme.ErrOldSize) || !strings.Contains(err.Error(), "stop the pods") || !strings.Contains(err.Error(), "disconnected") {
+				t.Errorf("%s: %v", u.slot(), err)
+			}
+		})
+	}
+	asked.Wait()
+	for _, u := range all {
+		exported := u.export()
+		must(t, u.attach(nodeA)) // again
+		if u.export().UUID != exported.UUID {
+			t.Errorf("%s: exported anew while a pod has it", u.slot())
+		}
+		u.check = u.stop()
+		u.check(u.directory)
+		u.has(volumeSize)
+	}
+}
+
+// has: as much of the RDS's size as a file system leaves to files.
+func (u *user) has(size int64) {
+	u.s.t.Helper()
+	if got, want := u.bytes(), u.before+(size-volumeSize)*9/10; got < want || size == volumeSize && got != u.before {
+		u.s.t.Errorf("%s: it has %d bytes, and had %d of %d", u.slot(), got, u.before, volumeSize)
+	}
+}
+
+func (u *user) export() sim.Disk {
+	on, _ := u.s.server.Device.Disk(u.slot())
+	return on
+}
+
+// A target that shows growth to new connections only. Nothing is said to have grown while a pod has the volume; when the last pod has
+// left, the same attachment and the same export show the new size at the next stage, where the file system grows, for nobody asks
+// again. The driver cannot tell that this was enough: so the first attach after all nodes are detached exports it anew, once.
+func TestGrowthThatIsSeenAfterReconnecting(t *testing.T) {
+	s := newScene(t, btrfs(t), cowPool, map[string]string{"growth-visible": "reconnect", "identifiers-on-reexport": "change"})
+	all := s.users("ext4", "")
+	refuse(t, all)
+	for _, u := range all {
+		exported := u.export()
+		u.leave()
+		eventually(t, "the RDS shows the new size", func() bool { return u.fileBytes() == 2*volumeSize })
+		must(t, u.stage())
+		must(t, u.publish(false))
+		if u.export().UUID != exported.UUID {
+			t.Error("exported anew while it is attached")
+		}
+		u.has(2 * volumeSize)
+		must(t, u.nodeExpand(2*volumeSize)) // kubelet, whose last attempt was refused
+		u.check(u.directory)
+		u.down()
+		u.up()
+		anew := u.export()
+		u.has(2 * volumeSize)
+		u.check(u.directory)
+		u.down()
+		must(t, u.attach(nodeA))
+		if now := u.export(); anew.UUID == exported.UUID || now.UUID != anew.UUID {
+			t.Errorf("%s is to be exported anew once: %s, %s, %s", u.slot(), exported.UUID, anew.UUID, now.UUID)
+		}
+		u.detach(nodeA)
+		u.sound()
+		u.remove()
+	}
+	s.empty(cowPool)
+}
+
 // A target that fixes the size of a namespace when it is enabled, as Linux does before 5.8 and so perhaps an RDS: no connection
 // sees the growth until the item is exported anew. Nothing is said to have grown before it has, and nobody is cut off: neither a pod
 // that writes, nor by an attach that is repeated. The first attach after that shows the new size, attached or not when it grew.
 func TestGrowthThatNeedsAnotherExport(t *testing.T) {
 	s := newScene(t, btrfs(t), cowPool, map[string]string{"growth-visible": "reexport", "identifiers-on-reexport": "change"})
-	c := s.create("grows", volumeSize, capability(oneWriter, "ext4"), nil)
-	c.up()
-	before := fsBytes(t, c.directory)
-	exported, _ := s.server.Device.Disk(c.slot())
-	stop := writers(t, c.directory)
-	c.expand(2 * volumeSize)
-	if err := c.nodeExpand(2 * volumeSize); !errors.Is(err, nvme.ErrOldSize) || !strings.Contains(err.Error(), "stop the pods") {
-		t.Errorf("%v", err)
-	}
-	must(t, c.attach(nodeA)) // again
-	check := stop()
-	check(c.directory)
-	if after := fsBytes(t, c.directory); after != before {
-		t.Errorf("from %d to %d bytes", before, after)
-	}
-	if now, _ := s.server.Device.Disk(c.slot()); now.UUID != exported.UUID {
-		t.Error("exported anew while a pod has it")
-	}
-	for size := 2 * volumeSize; size <= 3*volumeSize; size += volumeSize { // attached when it grew, and then detached
-		c.down()
-		c.expand(size)
-		c.up()
-		if after := fsBytes(t, c.directory); after < before+(size-volumeSize)*9/10 {
-			t.Errorf("staged with %d bytes, before %d", after, before)
+	all := s.users("ext4", "")
+	refuse(t, all)
+	for _, u := range all {
+		for size := 2 * volumeSize; size <= 3*volumeSize; size += volumeSize { // attached when it grew, and then detached
+			u.down()
+			u.expand(size)
+			u.up()
+			u.has(size)
+			u.check(u.directory)
+			must(t, u.nodeExpand(size)) // as kubelet does where the claim says that it has grown
 		}
-		check(c.directory)
-		must(t, c.nodeExpand(size)) // as kubelet does where the claim says that it has grown
+		u.down()
+		u.sound()
+		u.remove()
 	}
-	c.down()
-	c.fsck()
-	c.remove()
 	s.empty(cowPool)
 }
