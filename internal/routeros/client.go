@@ -108,11 +108,9 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("rds %s: a user and a private key (or a password) are needed", cfg.Name)
 	}
 	return &Client{
-		cfg: cfg,
-		ssh: &ssh.ClientConfig{User: cfg.User, Auth: auth, HostKeyCallback: host.check, HostKeyAlgorithms: host.algorithms},
-		dial: func(ctx context.Context) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "tcp", cfg.Address)
-		},
+		cfg:     cfg,
+		ssh:     &ssh.ClientConfig{User: cfg.User, Auth: auth, HostKeyCallback: host.check, HostKeyAlgorithms: host.algorithms},
+		dial:    func(ctx context.Context) (net.Conn, error) { return dialTCP(ctx, cfg.Address) },
 		pace:    defaultPace(),
 		wake:    make(chan struct{}, 1),
 		status:  Status{Err: errNotStarted},

@@ -65,6 +65,23 @@ func (c *Client) connect(ctx context.Context) (*conn, string, error) {
 	return conn, version, err
 }
 
+// dialTCP opens a connection that is over when it is closed. Linux would otherwise go on sending what the RDS has not acknowledged yet,
+// for minutes, also after the process has ended: a script that was given up would run when the network is back, beside
+// whatever was done since. With a linger time of zero what was not sent is thrown away, and the RDS is told by a reset.
+func dialTCP(ctx context.Context, address string) (net.Conn, error) {
+	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	if tcp, ok := raw.(*net.TCPConn); ok {
+		if err := tcp.SetLinger(0); err != nil {
+			_ = raw.Close()
+			return nil, fmt.Errorf("a connection that would outlive its end is not used: %w", err)
+		}
+	}
+	return raw, nil
+}
+
 // handshake opens TCP and SSH. The library's handshake knows no context: what ends it is its connection closing.
 func (c *Client) handshake(ctx context.Context) (*ssh.Client, *wire, error) {
 	raw, err := c.dial(ctx)
@@ -108,8 +125,8 @@ func (c *Client) newConn(client *ssh.Client, w *wire) *conn {
 	return conn
 }
 
-// kill ends the connection for good (B31: a replaced connection stayed open). It closes the socket itself, because the
-// library's Close can wait behind a write that a silent peer never takes.
+// kill ends the connection for good (B31: a replaced connection stayed open): what the RDS has not got yet it never gets. It closes
+// the socket itself, because the library's Close can wait behind a write that a silent peer never takes.
 func (c *conn) kill(cause error) {
 	c.once.Do(func() {
 		c.cause = cause
