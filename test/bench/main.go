@@ -96,5 +96,9 @@ func measureAt(ctx context.Context, s settings, rtt time.Duration) (cells []cell
 		}
 		cells = append(cells, got...)
 	}
-	return cells, nil
+	if rtt > 0 {
+		return cells, nil
+	}
+	got, err := controller.measureThousand(ctx, s.operations, s.parallel, rtt)
+	return append(cells, got), err
 }

@@ -18,6 +18,8 @@ type cell struct {
 	PerSecond   float64 `json:"perSecond"`
 	P50Ms       float64 `json:"p50Ms"`
 	P99Ms       float64 `json:"p99Ms"`
+	// CPUMs is the controller's own processor time per call.
+	CPUMs float64 `json:"cpuMs"`
 }
 
 // operation is one CSI call on the i-th volume.
@@ -31,13 +33,32 @@ func (c *controller) measure(ctx context.Context, n, callers int, rtt time.Durat
 	ids := make([]string, n)
 	var cells []cell
 	for _, op := range c.life(ids, callers) {
-		times, total, err := repeat(ctx, n, callers, op.call)
+		got, err := c.timed(ctx, op, n, callers, rtt)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", op.name, err)
 		}
-		cells = append(cells, summarize(op.name, callers, rtt, times, total))
+		cells = append(cells, got)
 	}
 	return cells, nil
+}
+
+// timed makes n calls and takes their times, and the controller's processor time.
+func (c *controller) timed(ctx context.Context, op operation, n, callers int, rtt time.Duration) (cell, error) {
+	before, err := c.processorTime()
+	if err != nil {
+		return cell{}, err
+	}
+	times, total, err := repeat(ctx, n, callers, op.call)
+	if err != nil {
+		return cell{}, err
+	}
+	after, err := c.processorTime()
+	if err != nil {
+		return cell{}, err
+	}
+	got := summarize(op.name, callers, rtt, times, total)
+	got.CPUMs = ms((after - before) / time.Duration(n))
+	return got, nil
 }
 
 // life is what is measured, in order. Names differ per number of callers: the cells of one run share a simulator.

@@ -57,9 +57,9 @@ func find(cells []cell, operation string, rttMs float64, sequential bool) *cell 
 func (r report) print(out io.Writer) error {
 	// The writer keeps its first error until Flush.
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprintf(w, "round trip ms\toperation\tcallers\tper second\tp50 ms\tp99 ms\t\n")
+	_, _ = fmt.Fprintf(w, "round trip ms\toperation\tcallers\tper second\tp50 ms\tp99 ms\tCPU ms\t\n")
 	for _, c := range r.Cells {
-		_, _ = fmt.Fprintf(w, "%g\t%s\t%d\t%.1f\t%.1f\t%.1f\t\n", c.RoundTripMs, c.Operation, c.Callers, c.PerSecond, c.P50Ms, c.P99Ms)
+		_, _ = fmt.Fprintf(w, "%g\t%s\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t\n", c.RoundTripMs, c.Operation, c.Callers, c.PerSecond, c.P50Ms, c.P99Ms, c.CPUMs)
 	}
 	if err := w.Flush(); err != nil {
 		return err
