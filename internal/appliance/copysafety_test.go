@@ -150,7 +150,7 @@ func TestNothingIsMadeOfAnImageThatIsNotThere(t *testing.T) {
 }
 
 // A clone that was cut off between its subvolume and its disk item is finished by the next call, also when its source has grown
-// since: its size then was written down before. What that does not prove is left to a person.
+// since: its size was written down then. What that does not prove is left to a person.
 func TestACloneThatWasCutOffIsFinished(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(r rig, dir, proof string)
