@@ -52,6 +52,9 @@ func (r *RDS) unsupportedCopy(subject string, err error) error {
 //
 // The job is given a name of its own for this attempt, in the claim, and works only for as long as the claim is there and bears
 // that name: whatever of it is left over from an attempt that was given up, by a power loss or a person, proves nothing.
+//
+// Ids are compared as text here: of which type the one is that :execute returns is not known [U], and a where clause would find
+// nothing on a mismatch and say nothing [R].
 func (c copyJob) script(cluster string) (*routeros.Builder, error) {
 	job, err := c.job().Build()
 	if err != nil {
@@ -79,7 +82,7 @@ func (c copyJob) script(cluster string) (*routeros.Builder, error) {
 	return b.Add(`/file add name=? type=file contents=?`, claim, text).
 		Add(`:local j [:execute script=?]; :local k ""`, routeros.Text(job.String())).
 		Add(`:if ([:len ("" . $j)]=0) do={/file remove [find where name=?]; ?:error ?}`, claim, c.release(0), routeros.Text(sayJob)).
-		Add(`:foreach i in=[/system/script/job print detail as-value where .id=$j] do={:set k ($i->"started")}`).
+		Add(`:foreach i in=[/system/script/job print detail as-value] do={:if (("" . ($i->".id"))=("" . $j)) do={:set k ($i->"started")}}`).
 		Add(`/file add name=? type=file contents=($j . " " . $k)`, routeros.Text(c.file(jobMark))), nil
 }
 
@@ -140,7 +143,7 @@ func clearScript(s sighting, volume string) *routeros.Builder {
 	b := routeros.NewScript("snapshot_remove").Add(`?`, findPool(s.dir)) // a file that cannot be seen is not gone
 	if s.alive {
 		b.Add(`:foreach i in=[/system/script/job print detail as-value] do={:if ((($i->".id") . " " . ($i->"started"))=?) do={
-			:do {/system/script/job remove [find where .id=($i->".id")]} on-error={}}}`, routeros.Text(s.job))
+			:foreach n in=[/system/script/job find] do={:if (("" . $n)=("" . ($i->".id"))) do={:do {/system/script/job remove $n} on-error={}}}}}`, routeros.Text(s.job))
 	}
 	if !s.image.IsZero() {
 		b.Add(`?`, refuseNamed(s.image))

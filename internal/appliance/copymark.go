@@ -204,7 +204,7 @@ func sightings(reply routeros.Reply, i int, wanted func(target string) bool) ([]
 	list := make([]sighting, 0, len(seen))
 	for _, s := range seen {
 		s.alive = s.has(copying) && s.job != "" && slices.Contains(jobs, s.job)
-		s.likely = s.has(copying) && !strings.HasPrefix(s.job, "*") && slices.ContainsFunc(jobs, s.mayBe)
+		s.likely = s.has(copying) && slices.ContainsFunc(jobs, s.mayBe)
 		if s.subvolume && !s.proveSubvolume(subvolumes, zone) {
 			s.subvolume, s.spoilt = false, true
 		}
@@ -217,11 +217,18 @@ func sightings(reply routeros.Reply, i int, wanted func(target string) bool) ([]
 // mayBe says whether a job may be the one that the mark of which is lost. The same script makes the claim and then begins the job, so
 // both bear about the same time of the same clock. A time that cannot be read is no proof that it is another job. A copy is not begun a second
 // time while such a job runs; more is not concluded of it, and it is not stopped.
+//
+// A mark with an id but no start speaks of the job of that id, and of no other one. Ids begin anew with a boot [I], so the times must
+// fit there, too.
 func (s sighting) mayBe(job string) bool {
-	_, started, _ := strings.Cut(job, " ")
+	id, started, _ := strings.Cut(job, " ")
+	marked, exact, _ := strings.Cut(s.job, " ")
+	if job == "" || strings.HasPrefix(marked, "*") && (exact != "" || id != marked) {
+		return false
+	}
 	at := deviceTime(started, 0)
-	if job == "" || at.IsZero() || s.claimed.IsZero() {
-		return job != ""
+	if at.IsZero() || s.claimed.IsZero() {
+		return true
 	}
 	after := at.Sub(s.claimed)
 	return after >= -2*time.Second && after <= 10*time.Second

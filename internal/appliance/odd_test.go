@@ -101,7 +101,7 @@ func (d odd) Allowed(string, string) bool { return true }
 func (d odd) Dialect() console.Dialect    { return console.Dialect{ErrorLocation: true} }
 
 // Execute begins nothing, and says so by saying nothing.
-func (d odd) Execute(string, string) (console.ID, error) { return "", nil }
+func (d odd) Execute(string, string) (console.Value, error) { return "", nil }
 
 // Down: there is no wire.
 func (d odd) Down() error { return nil }

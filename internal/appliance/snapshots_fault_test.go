@@ -45,6 +45,26 @@ func TestCopyOutlivesTheController(t *testing.T) {
 	}
 }
 
+// In whatever form the RDS names the job that it began, it is found again: the copy is not begun anew, its source waits, and who
+// deletes the snapshot stops it.
+func TestTheJobIsKnownAgain(t *testing.T) {
+	for _, form := range []string{"id", "text"} {
+		r, v, _ := copied(t, map[string]string{"execute-returns": form})
+		for range 2 {
+			if s := r.snapshot(t, "snapshot-1", v.ID.Slot); s.Ready || s.Progress != 0.5 {
+				t.Errorf("%s: %+v", form, s)
+			}
+		}
+		if _, err := r.Export(t.Context(), v.ID.Slot); !errors.Is(err, appliance.ErrCopying) || r.server.Device.Jobs() != 1 {
+			t.Errorf("%s: %v, %d jobs", form, err, r.server.Device.Jobs())
+		}
+		if err := r.DeleteSnapshot(t.Context(), appliance.SnapshotIDFor("homelab", "snapshot-1")); err != nil {
+			t.Errorf("%s: %v", form, err)
+		}
+		ready(t, func() (int, bool, error) { n := r.server.Device.Jobs(); return n, n == 0, nil })
+	}
+}
+
 // A copy that a reboot has cut off is never ready, and is made anew.
 func TestRebootInTheMiddleOfACopy(t *testing.T) {
 	for _, size := range []string{"grows", "at-once"} {

@@ -64,6 +64,16 @@ func TestFileCopyIsOf723(t *testing.T) {
 	}
 }
 
+// What :execute returns finds its job in a where clause, or silently does not; as text it is the same.
+func TestWhatExecuteReturns(t *testing.T) {
+	for form, found := range map[string]string{"id": "1", "text": "0"} {
+		r := start(t, quirk("file-copy-time", "1h", "execute-returns", form))
+		r.add("a", "")
+		r.prints(`:local j [:execute script="/file/copy storage-pool/k8s/a.img name=storage-pool/b.img"]; :put [:len [/system/script/job find where .id=$j]]`, found)
+		r.prints(`:local w 0; :foreach n in=[/system/script/job find] do={:if (("" . $n)="*1") do={:set w ($w+1)}}; :put $w`, "1")
+	}
+}
+
 // A job goes on when the session that began it is gone, and ends with a reboot; what it has copied by then stays.
 func TestCopyInTheBackground(t *testing.T) {
 	r := start(t, quirk("file-copy-time", "1h", "reboot-time", "1ms"))

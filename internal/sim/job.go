@@ -79,11 +79,15 @@ func (j *jobs) list() []*job {
 }
 
 // Execute implements console.Executor. What the script prints is lost, as it is on the device without `file=`.
-func (d *Device) Execute(user, script string) (console.ID, error) {
-	return d.jobs.begin(user, func(ctx context.Context) {
+func (d *Device) Execute(user, script string) (console.Value, error) {
+	id, err := d.jobs.begin(user, func(ctx context.Context) {
 		failed, err := console.Run(ctx, d, user, script, io.Discard)
 		d.log.DebugContext(ctx, "a job has ended", "failed", failed, "error", err)
 	})
+	if err == nil && d.quirks.is(quirkExecuteReturns, asText) {
+		return string(id), nil
+	}
+	return id, err
 }
 
 // Jobs counts the scripts that run in the background.

@@ -48,6 +48,7 @@ const (
 	quirkCopySize             = "file-copy-size"
 	quirkCopyReturns          = "file-copy-returns"
 	quirkCopyExisting         = "file-copy-existing"
+	quirkExecuteReturns       = "execute-returns"
 )
 
 // The values of quirks that are compared with.
@@ -164,6 +165,8 @@ func Quirks() []Quirk {
 			"/file/copy returns when the copy is done, or when it has begun"},
 		{quirkCopyExisting, failing, []string{failing, overwrite},
 			"/file/copy over an existing file fails, or overwrites it"},
+		{quirkExecuteReturns, "id", []string{"id", asText},
+			":execute returns the id of its job, or the text of it, which no where clause finds"},
 	}
 }
 

@@ -7,8 +7,9 @@ import (
 
 // Executor is a Device that runs scripts in the background.
 type Executor interface {
-	// Execute begins a script as a job of its own, which outlives the session that asked for it [R], and returns the job's id.
-	Execute(user, script string) (ID, error)
+	// Execute begins a script as a job of its own, which outlives the session that asked for it [R], and returns what the
+	// console gets of it: the job's id, or its text.
+	Execute(user, script string) (Value, error)
 }
 
 // runExecute begins a script and goes on at once. Nothing but `read` is needed for it [R]; what the script does needs its
