@@ -3,6 +3,7 @@ package appliance
 import (
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -15,7 +16,8 @@ import (
 // keys that they do not know: later versions add some.
 type tag struct {
 	cluster, name, from, claim string
-	unfinished, grown          bool // as after unfinishedMark and grownMark; never written by String
+	unfinished                 bool  // as after unfinishedMark; never written by String
+	grownTo                    int64 // as after grownMark; never written by String
 }
 
 const (
@@ -48,7 +50,7 @@ func parseTag(comment string) tag {
 	if !found {
 		return tag{}
 	}
-	t := tag{grown: strings.HasSuffix(comment, grownMark) || strings.Contains(comment, grownMark+" ")}
+	var t tag
 	for rest != "" { // from its end: of a key that is there twice the first one counts
 		word := rest[strings.LastIndexByte(rest, ' ')+1:]
 		rest = strings.TrimSuffix(rest[:len(rest)-len(word)], " ")
@@ -63,6 +65,10 @@ func parseTag(comment string) tag {
 			t.claim = decode(value)
 		case "unfinished":
 			t.unfinished = value != ""
+		case "grown":
+			if n, err := strconv.ParseInt(value, 10, 64); err == nil && n > 0 && grownMark(n) == " "+word {
+				t.grownTo = n
+			}
 		}
 	}
 	return t

@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"errors"
+	"strconv"
 
 	"github.com/rds-csi/rds-csi/internal/routeros"
 )
@@ -53,12 +54,11 @@ func (r *RDS) grow(ctx context.Context, slot string, size int64) (Volume, error)
 	return r.one(reply, slot)
 }
 
-const (
-	// grownMark is in the comment of a volume that has grown and was not exported anew since.
-	grownMark = " grown=yes"
-	// grownPattern finds it as a word.
-	grownPattern = grownMark + "( |$)"
-)
+// grownKey begins the mark in the comment of a volume that has grown and was not exported anew since.
+const grownKey = " grown="
+
+// grownMark names the size, so that whoever takes the mark away takes that of the growth he knows of, and of no later one.
+func grownMark(bytes int64) string { return grownKey + strconv.FormatInt(bytes, 10) }
 
 // expandScript compares on the device, so that whoever else grows the volume meanwhile is not undone: what a smaller file-size
 // would do is not known [U]. The comparison needs a number, which a print yields to scripts [R]; anything else is no permission.
@@ -71,8 +71,17 @@ func expandScript(cluster, slot string, size int64) *routeros.Builder {
 		Add(`?`, refuseForeign(cluster, slot)).
 		Add(`:local z [:tonum ([/disk print detail as-value where slot=?]->0->"file-size")]`, routeros.Text(slot)).
 		Add(`:if ([:typeof $z]!="num") do={:error ?}`, routeros.Text(saySize)).
-		Add(`:if ($z<?) do={:if ([:len $c]=0) do={:set c ?}; :if (!($c~?)) do={:set c ($c . ?)}; /disk set $d file-size=? comment=$c}`,
+		Add(`:if ($z<?) do={:if ([:len $c]=0) do={:set c ?}; :if (!($c~?)) do={?}; /disk set $d file-size=? comment=$c}`,
 			routeros.Number(size), routeros.Text(tag{cluster: cluster, name: slot}.String()),
-			routeros.Text("("+grownPattern+"|"+unfinishedMark+"$)"), routeros.Text(grownMark), routeros.Number(size))
+			routeros.Text(unfinishedMark+"$"), markGrowth(size), routeros.Number(size))
 	return printDisk(b, slot)
+}
+
+// markGrowth puts the mark at the end of $c, the comment, or where that of an earlier growth is.
+func markGrowth(size int64) routeros.Value {
+	return routeros.Part(`:local k $c; :local r "";
+		:if ($c~?) do={:local n [:find $c ?]; :local q [:pick $c ($n+?) [:len $c]]; :local e [:find ($q . " ") " "];
+			:set k [:pick $c 0 $n]; :if ([:len $q]>$e) do={:set r [:pick $q $e [:len $q]]}};
+		:set c ($k . ? . $r)`,
+		routeros.Text(grownKey+"[0-9]+( |$)"), routeros.Text(grownKey), routeros.Number(int64(len(grownKey))), routeros.Text(grownMark(size)))
 }

@@ -70,10 +70,10 @@ type repair struct {
 }
 
 // done says that there is nothing, or nothing any more, to put right.
-func (r repair) done(now Volume) bool { return now.settled() && (!r.unused || !now.Grown) }
+func (r repair) done(now Volume) bool { return now.settled() && (!r.unused || now.GrownTo == 0) }
 
 // anew says that the volume is exported, and is to be exported again. Nobody may be connected.
-func (r repair) anew() bool { return r.unused && r.v.Grown && r.v.Exported }
+func (r repair) anew() bool { return r.unused && r.v.GrownTo > 0 && r.v.Exported }
 
 // lost says that the volume cannot be reached as it is to be.
 func (r repair) lost() bool { return !r.v.Exported || r.v.NQN != NQNFor(r.v.ID.Slot) }

@@ -3,6 +3,7 @@ package appliance_test
 import (
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -26,7 +27,7 @@ func (r rig) grown(t *testing.T) appliance.Volume {
 	t.Helper()
 	v := r.create(t, appliance.CreateRequest{Name: "pvc-1", Claim: "web/data", RequiredBytes: gib})
 	v, err := r.Expand(t.Context(), v.ID.Slot, 2*gib, 0)
-	if err != nil || !v.Grown {
+	if err != nil || v.GrownTo != 2*gib {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	return v
@@ -96,7 +97,7 @@ func TestGrowthOfALostExport(t *testing.T) {
 				}
 			}
 			got, err := r.eventually(t, func() (appliance.Volume, error) { return export(t.Context(), v.ID.Slot) })
-			if on, seen := r.item(t, v.ID.Slot); err != nil || got.Repaired != want || !on.Up || seen != 2*gib || got.Grown != (want == "") {
+			if on, seen := r.item(t, v.ID.Slot); err != nil || got.Repaired != want || !on.Up || seen != 2*gib || got.GrownTo > 0 != (want == "") {
 				t.Errorf("%s, unused %t: shows %d bytes, %+v, %+v, %v", after, unused, seen, got, on, err)
 			}
 		}
@@ -112,11 +113,11 @@ func TestGrowthCutOff(t *testing.T) {
 				v := r.grown(t)
 				r.inject(t, fault)
 				export := func() (appliance.Volume, error) { return r.ExportUnused(t.Context(), v.ID.Slot) }
-				if got, err := export(); err == nil && (got.Grown || !got.Presentable()) {
+				if got, err := export(); err == nil && (got.GrownTo > 0 || !got.Presentable()) {
 					t.Errorf("%+v", got)
 				}
 				got, err := r.eventually(t, export)
-				if on, seen := r.item(t, v.ID.Slot); err != nil || got.Grown || !on.Up || seen != 2*gib {
+				if on, seen := r.item(t, v.ID.Slot); err != nil || got.GrownTo > 0 || !on.Up || seen != 2*gib {
 					t.Errorf("again: shows %d bytes: %+v, %+v, %v", seen, got, on, err)
 				}
 			})
@@ -135,7 +136,7 @@ func TestGrowthBetweenTheTwoCommands(t *testing.T) {
 			export = r.ExportUnused
 		}
 		got, err := export(t.Context(), v.ID.Slot)
-		if on, seen := r.item(t, v.ID.Slot); err != nil || got.Grown || !on.Up || seen != 2*gib || strings.Contains(on.Comment, "grown") {
+		if on, seen := r.item(t, v.ID.Slot); err != nil || got.GrownTo > 0 || !on.Up || seen != 2*gib || strings.Contains(on.Comment, "grown") {
 			t.Errorf("unused %t: shows %d bytes: %+v, %+v, %v", unused, seen, got, on, err)
 		}
 	}
@@ -145,13 +146,13 @@ func TestGrowthBetweenTheTwoCommands(t *testing.T) {
 func TestGrowthKeepsTheComment(t *testing.T) {
 	const ours = "rds-csi/1 cluster=homelab name=pvc-1 claim=web/data"
 	for _, c := range []struct{ found, grown, after string }{
-		{ours, ours + " grown=yes", ours},
-		{ours + " note: \"old\" $x \\", ours + " note: \"old\" $x \\ grown=yes", ours + " note: \"old\" $x \\"},
-		{ours + " grown=yes note", ours + " grown=yes note", ours + " note"},
-		{ours + " grown=yes", ours + " grown=yes", ours},
-		{ours + " outgrown=yes", ours + " outgrown=yes grown=yes", ours + " outgrown=yes"},
+		{ours, ours + " grown=%d", ours},
+		{ours + " note: \"old\" $x \\", ours + " note: \"old\" $x \\ grown=%d", ours + " note: \"old\" $x \\"},
+		{ours + " grown=1073741825 note", ours + " grown=%d note", ours + " note"},
+		{ours + " grown=5", ours + " grown=%d", ours},
+		{ours + " outgrown=5", ours + " outgrown=5 grown=%d", ours + " outgrown=5"},
 		{ours + " unfinished=yes", ours + " unfinished=yes", ""}, // the create that finishes it sees it by that
-		{ours + " later=word", ours + " later=word grown=yes", ours + " later=word"},
+		{ours + " later=word", ours + " later=word grown=%d", ours + " later=word"},
 	} {
 		r := start(t, nil)
 		v := r.create(t, appliance.CreateRequest{Name: "pvc-1", Claim: "web/data", RequiredBytes: gib})
@@ -160,7 +161,7 @@ func TestGrowthKeepsTheComment(t *testing.T) {
 			if _, err := r.Expand(t.Context(), v.ID.Slot, size, 0); err != nil {
 				t.Fatal(err)
 			}
-			if on, _ := r.item(t, v.ID.Slot); on.Comment != c.grown {
+			if on, _ := r.item(t, v.ID.Slot); on.Comment != strings.ReplaceAll(c.grown, "%d", strconv.FormatInt(size, 10)) {
 				t.Errorf("%q: grown: %q", c.found, on.Comment)
 			}
 		}
@@ -168,28 +169,34 @@ func TestGrowthKeepsTheComment(t *testing.T) {
 			continue
 		}
 		got, err := r.ExportUnused(t.Context(), v.ID.Slot)
-		if on, _ := r.item(t, v.ID.Slot); err != nil || got.Grown || got.Owner != appliance.OwnerOurs || on.Comment != c.after {
+		if on, _ := r.item(t, v.ID.Slot); err != nil || got.GrownTo > 0 || got.Owner != appliance.OwnerOurs || on.Comment != c.after {
 			t.Errorf("%q: exported: %q, %+v, %v", c.found, on.Comment, got, err)
 		}
 	}
 }
 
-// A script that was thought lost runs when a node has the volume already: it takes nothing away.
+// A script that was thought lost runs when a node has the volume already, by the script that repeated it: it takes nothing away, also
+// when the volume has grown under the node since.
 func TestGrowthByAScriptThatRunsLate(t *testing.T) {
 	r := start(t, map[string]string{"growth-visible": "reexport", "identifiers-on-reexport": "change"})
 	v := r.grown(t)
 	if _, err := r.ExportUnused(t.Context(), v.ID.Slot); err != nil {
 		t.Fatal(err)
 	}
-	before, _ := r.item(t, v.ID.Slot)
 	sent := r.server.Device.Commands()
 	late := sent[len(sent)-1]
 	if !strings.Contains(late, "nvme-tcp-export=no") {
 		t.Fatalf("the last script was %s", late)
 	}
-	r.device.ask(t, late)
-	if now, _ := r.item(t, v.ID.Slot); now != before {
-		t.Errorf("%+v became %+v", before, now)
+	for _, size := range []int64{2 * gib, 3 * gib} {
+		if _, err := r.Expand(t.Context(), v.ID.Slot, size, 0); err != nil {
+			t.Fatal(err)
+		}
+		before, _ := r.item(t, v.ID.Slot)
+		r.device.ask(t, late)
+		if now, _ := r.item(t, v.ID.Slot); now != before {
+			t.Errorf("%+v became %+v", before, now)
+		}
 	}
 }
 
@@ -197,7 +204,7 @@ func TestGrowthByAScriptThatRunsLate(t *testing.T) {
 func TestGrowthOfAForeignVolume(t *testing.T) {
 	r := start(t, map[string]string{"identifiers-on-reexport": "change"})
 	v := r.grown(t)
-	r.device.console(t, `/disk set `+v.ID.Slot+` comment="rds-csi/1 cluster=other name=pvc-1 grown=yes"`)
+	r.device.console(t, `/disk set `+v.ID.Slot+` comment="rds-csi/1 cluster=other name=pvc-1 grown=2147483648"`)
 	before, _ := r.item(t, v.ID.Slot)
 	if _, err := r.ExportUnused(t.Context(), v.ID.Slot); !errors.Is(err, appliance.ErrForeign) {
 		t.Error(err)

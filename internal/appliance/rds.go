@@ -86,7 +86,7 @@ func (r *RDS) volume(row *diskRow) Volume {
 		Owner:           r.owner(row),
 		Source:          comment.source(),
 		Unfinished:      comment.unfinished,
-		Grown:           comment.grown,
+		GrownTo:         comment.grownTo,
 	}
 }
 

@@ -352,7 +352,7 @@ func TestScriptsAreShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	lost := repair{v: Volume{ID: ID{Slot: p.slot}, MountFilesystem: true, Port: 4420}}
-	anew := repair{v: Volume{ID: ID{Slot: p.slot}, MountFilesystem: true, Port: 4420, Exported: true, Grown: true}, unused: true}
+	anew := repair{v: Volume{ID: ID{Slot: p.slot}, MountFilesystem: true, Port: 4420, Exported: true, GrownTo: 1 << 40}, unused: true}
 	for _, b := range []*routeros.Builder{
 		getScript(adopted), listScript(), poolScript(p.dir), createScript(p), exportScript(r.settings.ClusterID, lost, refuseCopied(lost)),
 		exportScript(r.settings.ClusterID, anew, forgetClaims(p.slot)),

@@ -166,8 +166,8 @@ func (d *device) PutDisk(t testing.TB, disk appliancetest.Disk) {
 	if disk.Cluster != "" {
 		comment = "rds-csi/1 cluster=" + disk.Cluster + " name=" + disk.Name
 	}
-	if disk.Grown {
-		comment += " grown=yes"
+	if disk.GrownTo > 0 {
+		comment += fmt.Sprintf(" grown=%d", disk.GrownTo)
 	}
 	d.console(t, fmt.Sprintf(`/disk add type=file slot=%q file-path=%q file-size=%d comment=%q mount-filesystem=%s nvme-tcp-export=%s nvme-tcp-server-port=%d nvme-tcp-server-nqn=%q`,
 		disk.Slot, disk.Path, disk.SizeBytes, comment, yesNo(disk.MountFilesystem), yesNo(disk.Exported), disk.Port, disk.NQN))
@@ -282,7 +282,9 @@ func (d *device) Disks(t testing.TB) map[string]appliancetest.Disk {
 			case "from":
 				disk.From = text
 			case "grown":
-				disk.Grown = true
+				if disk.GrownTo, err = strconv.ParseInt(text, 10, 64); err != nil {
+					t.Errorf("comment %q: %v", on.Comment, err)
+				}
 			}
 		}
 		disks[on.Slot] = disk

@@ -123,8 +123,8 @@ func exportScript(cluster string, todo repair, refuse routeros.Value) *routeros.
 		changes = routeros.Part(`? comment=?`, changes, routeros.Text(tag{cluster: cluster, name: slot}.String()))
 	}
 	set := routeros.Part(`/disk set $d?`, changes)
-	if todo.anew() || v.Grown && !v.Exported {
-		set = forgetGrowth(todo.anew(), changes)
+	if todo.anew() || v.GrownTo > 0 && !v.Exported {
+		set = forgetGrowth(v.GrownTo, todo.anew(), changes)
 	}
 	b := routeros.NewScript("disk_export").
 		Add(`:local d [/disk find where slot=?]`, routeros.Text(slot)).
@@ -134,18 +134,21 @@ func exportScript(cluster string, todo repair, refuse routeros.Value) *routeros.
 	return printDisk(b, slot)
 }
 
-// forgetGrowth makes the changes if $c, the comment, still has grownMark, and takes that from it. A script that was thought lost and
-// runs late finds no mark, and so takes no export away that a node uses by then. That it is taken away when the command returns
-// is inferred from the console's other commands [I]; were it not, the node would refuse to stage the volume, and say what to do.
-func forgetGrowth(anew bool, changes routeros.Value) routeros.Value {
+// forgetGrowth makes the changes if $c, the comment, still has the mark that was seen, and takes that from it. A script that was thought
+// lost, and runs after it was repeated, finds no mark, or that of a later growth, for a volume only grows; so it takes no export
+// away that a node uses by then. One that was not repeated would find it: see dialTCP in routeros for why it does not run late.
+// That the export is taken away when the command returns is inferred from the console's other commands [I]; were it not, the node would
+// refuse to stage the volume, and say what to do.
+func forgetGrowth(grownTo int64, anew bool, changes routeros.Value) routeros.Value {
 	withdraw := routeros.Part("")
 	if anew {
 		withdraw = routeros.Part(`/disk set $d nvme-tcp-export=no; `)
 	}
-	return routeros.Part(`:if ($c~?) do={:local n [:find $c ?]; :local e ($n+?); :local k [:pick $c 0 $n];
+	mark := grownMark(grownTo)
+	return routeros.Part(`:if ($c~?) do={:local n [:find ($c . " ") ?]; :local e ($n+?); :local k [:pick $c 0 $n];
 		:if ([:len $c]>$e) do={:set k ($k . [:pick $c $e [:len $c]])};
 		?/disk set $d? comment=$k}`,
-		routeros.Text(grownPattern), routeros.Text(grownMark), routeros.Number(int64(len(grownMark))), withdraw, changes)
+		routeros.Text(mark+"( |$)"), routeros.Text(mark+" "), routeros.Number(int64(len(mark))), withdraw, changes)
 }
 
 // deleteScript removes the item, then its file, then the subvolume around it, after everything that speaks against it has been

@@ -24,8 +24,9 @@ type Volume struct {
 	Source Source
 	// Unfinished says that a create was cut off before the volume was what was asked for; a repeated create completes it.
 	Unfinished bool
-	// Grown says that it was made larger and not exported anew since, so that it may be that even new connections see the old size.
-	Grown bool
+	// GrownTo is how large it was made when that was after its last new export, so that it may be that even new connections see the
+	// size it had before; otherwise 0.
+	GrownTo int64
 }
 
 // Owner says whose an item is.

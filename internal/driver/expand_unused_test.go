@@ -162,7 +162,7 @@ func TestWhoSpeaksAgainstAnotherExport(t *testing.T) {
 			if _, err := s.ControllerPublishVolume(t.Context(), req); err != nil {
 				t.Fatal(err)
 			}
-			if anew := !s.rds.Disks(t)[strings.TrimPrefix(s.id, "rds1/")].Grown; anew != c.anew {
+			if anew := s.rds.Disks(t)[strings.TrimPrefix(s.id, "rds1/")].GrownTo == 0; anew != c.anew {
 				t.Errorf("exported anew: %t", anew)
 			}
 		})

@@ -32,7 +32,7 @@ func testExpand(t *testing.T, s scene) {
 		}
 	}
 	grown, err := s.Get(t.Context(), v.ID.Slot)
-	v.SizeBytes, v.Grown = 1536*gib, true
+	v.SizeBytes, v.GrownTo = 1536*gib, 1536*gib
 	if err != nil || grown != v {
 		t.Errorf("grown\n%+v, %v, want\n%+v", grown, err, v)
 	}
@@ -44,34 +44,34 @@ func testExportGrown(t *testing.T, s scene) {
 	v := s.create(t, appliance.CreateRequest{Name: "pvc-1", RequiredBytes: gib, Claim: "web/data"})
 	s.device.PutDisk(t, adoptable())
 	for size, slot := range map[int64]string{2 * gib: v.ID.Slot, 11 * gib: adoptedSlot} {
-		if got, err := s.Expand(t.Context(), slot, size, 0); err != nil || !got.Grown || got.Owner != appliance.OwnerOurs || got.Claim != s.device.Disks(t)[slot].Claim {
+		if got, err := s.Expand(t.Context(), slot, size, 0); err != nil || got.GrownTo != size || got.Owner != appliance.OwnerOurs || got.Claim != s.device.Disks(t)[slot].Claim {
 			t.Errorf("grown: %+v, %v", got, err)
 		}
 	}
-	export := func(how func(context.Context, string) (appliance.Volume, error), slot string, repaired, grown bool) {
+	export := func(how func(context.Context, string) (appliance.Volume, error), slot string, repaired bool, grownTo int64) {
 		t.Helper()
 		before := s.device.Disks(t)[slot]
 		got, err := how(t.Context(), slot)
-		if err != nil || !got.Presentable() || got.Owner != appliance.OwnerOurs || (got.Repaired != "") != repaired || got.Grown != grown {
+		if err != nil || !got.Presentable() || got.Owner != appliance.OwnerOurs || (got.Repaired != "") != repaired || got.GrownTo != grownTo {
 			t.Errorf("exported: %+v, %v", got, err)
 		}
 		now := s.device.Disks(t)[slot]
-		before.Grown, before.Exported, before.MountFilesystem, before.NQN = grown, true, false, now.NQN
+		before.GrownTo, before.Exported, before.MountFilesystem, before.NQN = grownTo, true, false, now.NQN
 		if now != before {
 			t.Errorf("on the device\n%+v, want\n%+v", now, before)
 		}
 	}
-	s.unchanged(t, func() { export(s.Export, v.ID.Slot, false, true) })
-	export(s.ExportUnused, v.ID.Slot, true, false)
-	s.unchanged(t, func() { export(s.ExportUnused, v.ID.Slot, false, false) })
-	s.unchanged(t, func() { export(s.Export, v.ID.Slot, false, false) })
-	export(s.Export, adoptedSlot, true, true) // the RDS does not mount it any more
-	export(s.ExportUnused, adoptedSlot, true, false)
+	s.unchanged(t, func() { export(s.Export, v.ID.Slot, false, 2*gib) })
+	export(s.ExportUnused, v.ID.Slot, true, 0)
+	s.unchanged(t, func() { export(s.ExportUnused, v.ID.Slot, false, 0) })
+	s.unchanged(t, func() { export(s.Export, v.ID.Slot, false, 0) })
+	export(s.Export, adoptedSlot, true, 11*gib) // the RDS does not mount it any more
+	export(s.ExportUnused, adoptedSlot, true, 0)
 
 	lost := s.device.Disks(t)[v.ID.Slot]
-	lost.Exported, lost.Grown = false, true
+	lost.Exported, lost.GrownTo = false, 2*gib
 	s.device.PutDisk(t, lost)
-	export(s.Export, v.ID.Slot, true, false)
+	export(s.Export, v.ID.Slot, true, 0)
 }
 
 func testExpandRefuses(t *testing.T, s scene) {

@@ -78,5 +78,5 @@ type Disk struct {
 	Exported             bool
 	MountFilesystem      bool
 	Mounted              bool
-	Grown                bool // from the comment: not exported anew since it has grown
+	GrownTo              int64 // from the comment: how large it was made after its last new export
 }

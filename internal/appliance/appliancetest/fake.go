@@ -240,7 +240,9 @@ func (f *Fake) right(d Disk, unused bool) (Disk, error) {
 	if f.copiedFrom(d.Slot) {
 		return d, f.errorf(d.Slot, appliance.ErrCopying)
 	}
-	d.Grown = d.Grown && d.Exported && !unused
+	if !d.Exported || unused {
+		d.GrownTo = 0
+	}
 	d.Exported, d.MountFilesystem, d.NQN = true, false, appliance.NQNFor(d.Slot)
 	d.Port = cmp.Or(d.Port, f.settings.NVMePort)
 	f.claim(&d)
@@ -406,7 +408,7 @@ func (f *Fake) volume(d Disk, address string) appliance.Volume {
 		ID: f.id(d), Name: d.Name, Claim: d.Claim, SizeBytes: d.SizeBytes, NQN: d.NQN,
 		Address: cmp.Or(address, f.settings.NVMeAddress), Port: cmp.Or(d.Port, f.settings.NVMePort), Path: path,
 		Exported: d.Exported, MountFilesystem: d.MountFilesystem, Mounted: d.Mounted, Owner: f.owner(d), Source: source(d.From),
-		Grown: d.Grown,
+		GrownTo: d.GrownTo,
 	}
 }
 

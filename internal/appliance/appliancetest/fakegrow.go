@@ -38,7 +38,7 @@ func (f *Fake) expand(slot string, requiredBytes, limitBytes int64) (appliance.V
 		return appliance.Volume{}, f.errorf(slot, appliance.ErrOutOfRange)
 	}
 	if size > d.SizeBytes {
-		d.SizeBytes, d.Grown = size, true
+		d.SizeBytes, d.GrownTo = size, size
 		f.claim(&d)
 	}
 	f.disks[slot], f.files[d.Path] = d, d.SizeBytes
