@@ -38,7 +38,7 @@ func TestNothingIsSentAfterTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	for err == nil { // until nothing more fits into any buffer
-		n := 0
+		var n int
 		n, err = raw.Write(make([]byte, 1<<16))
 		sent += n
 	}
