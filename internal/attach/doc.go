@@ -101,7 +101,12 @@
 // whoever asked first. What closes it is
 //
 //   - a publish for it: external-attacher does one thing at a time for a
-//     VolumeAttachment [S], and had it received a yes it would not ask again;
+//     VolumeAttachment [S], so no earlier yes is on its way any more. Either it never
+//     arrived, or the attacher could not write it down, or it did write it down and was
+//     told that it could not (a PATCH that failed may have been committed). Then our watch
+//     brings status.attached, with what was granted, as a rule before the attacher asks
+//     again, for it waits a second or more [S]. Until it does, what this publish is granted
+//     speaks; unless access modes were changed in between, that is the same;
 //   - a new status.attachError, by the text or by the time: so too, and without a call
 //     where the attacher finds that it cannot even ask;
 //   - status.attached, which tells what was granted;
@@ -115,7 +120,8 @@
 //
 // What remains needs somebody who changes access modes at the wrong moment, and either
 // an attacher that freezes with a yes in its hands, is succeeded, wakes up, and writes
-// it down; or a node that was detached by force, or by hand, and has the volume mounted
+// it down; or one whose PATCH was committed though it failed, while our watch lags by more
+// than the attacher waits before it asks again; or a node that was detached by force, or by hand, and has the volume mounted
 // still: of that only its kubelet's word is left, which does not tell what was granted.
 //
 // # What kubelets say
@@ -269,7 +275,7 @@
 // When access modes are changed an intent does refuse by itself, since it alone tells
 // what was granted. In the next process rule 3 stands in for it, and refuses more,
 // until all that waits was asked for. Then that process may admit whom its predecessor
-// refused because of an intent: it has the proof that the yes was not received.
+// refused because of an intent: no yes is on its way any more.
 //
 // CSI does not say for which VolumeAttachment it asks, only volume and node.
 // While our watch lags, a publish for a new VolumeAttachment could be taken for

@@ -53,10 +53,10 @@ type MigrationExpiredError struct {
 
 // Error names the volume, both nodes, the times and the way out.
 func (e *MigrationExpiredError) Error() string {
-	return fmt.Sprintf("volume %s cannot be attached to node %s any more: its migration from node %s began at %s and had %s; "+
+	return Cut(fmt.Sprintf("volume %s cannot be attached to node %s any more: its migration from node %s began at %s and had %s; "+
 		"cancel it (stop the pod on node %s and wait for the detach), then start another; "+
 		"the StorageClass parameter migrationTimeout gives later volumes more time",
-		e.Volume, e.Node, e.Other, e.Began.UTC().Format(time.RFC3339), e.Limit, e.Node)
+		e.Volume, e.Node, e.Other, e.Began.UTC().Format(time.RFC3339), e.Limit, e.Node))
 }
 
 // rival is one node in the way, and why.
@@ -91,12 +91,12 @@ func fit(rivals []rival, text func(who string) string) string {
 			return out
 		}
 	}
-	return cut(out)
+	return Cut(out)
 }
 
-// cut takes out of the middle what is too long: names are at the beginning, what to
-// do is at the end.
-func cut(text string) string {
+// Cut takes out of the middle of a refusal what is too long for a VolumeAttachment: names
+// are at the beginning, what to do is at the end.
+func Cut(text string) string {
 	const gap = " ... "
 	if len(text) <= mostBytes {
 		return text

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rds-csi/rds-csi/internal/attach"
 )
@@ -112,6 +113,16 @@ func TestConflictsAreShort(t *testing.T) {
 				t.Errorf("not named: %v", err)
 			}
 		})
+	}
+}
+
+// So is the other refusal that names nodes.
+func TestExpiredMigrationsAreShort(t *testing.T) {
+	longest := strings.Repeat("x", 253)
+	e := attach.MigrationExpiredError{Volume: "rds1/pvc-1", Node: longest, Other: longest, Began: at(0), Limit: 5 * time.Minute}
+	text := e.Error()
+	if len(text) > 700 || !strings.HasPrefix(text, "volume rds1/pvc-1 cannot be attached to node xxx") || !strings.HasSuffix(text, "gives later volumes more time") {
+		t.Errorf("%d bytes: %s", len(text), text)
 	}
 }
 

@@ -165,7 +165,7 @@ func (l *Ledger) Publish(handle, node string, mode Mode, now time.Time) (Grant, 
 	return granted, nil
 }
 
-// ask: a node is asked for, so what it was granted before did not arrive.
+// ask: a node is asked for, so nothing that it was granted before is on its way.
 func (l *Ledger) ask(handle, node string) { look(l.volumes, handle).asked(node) }
 
 // Abandon takes an admission back: the publish failed after it, for certain, and

@@ -15,7 +15,7 @@ type FullError struct {
 
 // Error names the volume, the node, both numbers, where the limit comes from and the way out.
 func (e *FullError) Error() string {
-	return cut(fmt.Sprintf("volume %s cannot be attached to node %s: it has %d volumes of this driver, attached or admitted, "+
+	return Cut(fmt.Sprintf("volume %s cannot be attached to node %s: it has %d volumes of this driver, attached or admitted, "+
 		"and its CSINode lets it have %d (allocatable.count of the driver in kubectl get csinode %s -o yaml); "+
 		"let the pod run on another node, or stop one there; if the number is too low, "+
 		"raise node.maxVolumes in the configuration and restart the node plugin there", e.Volume, e.Node, e.Has, e.Limit, e.Node))

@@ -143,8 +143,9 @@ func (v *volume) early(node string) (h held, yes bool) {
 	return v.held[i], true
 }
 
-// asked: whatever the node was granted before did not arrive, or it would not be
-// asked for again.
+// asked: whatever the node was granted before is not on its way any more, or it would
+// not be asked for again. It may have been written down all the same: see the package
+// comment.
 func (v *volume) asked(node string) {
 	for i := range v.held {
 		if v.held[i].Node == node {

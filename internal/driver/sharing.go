@@ -50,15 +50,24 @@ func (c *Controller) checkUsers(ctx context.Context, volume string, req *csi.Con
 	}
 	users, err := c.Users(ctx, volume)
 	if err != nil {
-		return refuse(codes.Unavailable, "volume %s for node %s: it is not known who uses it: %v", volume, req.GetNodeId(), err)
+		return refuse(codes.Unavailable, "%s", attach.Cut(fmt.Sprintf("volume %s for node %s: it is not known who uses it: %v", volume, req.GetNodeId(), err)))
 	}
 	if len(users) < 2 {
 		return nil
 	}
-	message := fmt.Sprintf("volume %s cannot be attached to node %s: %s use it, and a ReadWriteMany raw block volume is for one virtual machine that migrates; "+
-		"stop all but one, or, if they see to it that only one of them writes, use a StorageClass with %s: %s", volume, req.GetNodeId(), strings.Join(users, " and "), keySharing, sharingAny)
+	message := attach.Cut(fmt.Sprintf("volume %s cannot be attached to node %s: %s use it, and a ReadWriteMany raw block volume is for one virtual machine that migrates; "+
+		"stop all but one, or, if they see to it that only one of them writes, use a StorageClass with %s: %s", volume, req.GetNodeId(), someOf(users), keySharing, sharingAny))
 	if c.Refused != nil {
 		c.Refused(volume, message)
 	}
 	return refuse(codes.FailedPrecondition, "%s", message)
+}
+
+// someOf names the first of the users: nobody reads a hundred names, and what is refused has to fit into a VolumeAttachment.
+func someOf(users []string) string {
+	const most = 3
+	if len(users) <= most {
+		return strings.Join(users, " and ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(users[:most], ", "), len(users)-most)
 }

@@ -3,6 +3,8 @@ package driver_test
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -116,4 +118,38 @@ func TestUsersAreLookedAtBeforeTheFirstIsConfirmed(t *testing.T) {
 	req.VolumeCapability = raw(manyWrite)
 	_, err := s.ControllerPublishVolume(t.Context(), req)
 	wants(t, err, codes.FailedPrecondition, "pod x/a", "pod x/b")
+}
+
+// external-attacher writes a refusal into the VolumeAttachment, where the API server takes no more than 1024 bytes; of what is too long
+// nobody would read a word.
+func TestRefusalOfUsersFits(t *testing.T) {
+	long := "virtual machine " + strings.Repeat("n", 63) + "/" + strings.Repeat("m", 253)
+	for name, c := range map[string]struct {
+		users []string
+		err   error
+		code  codes.Code
+		words []string
+	}{
+		"many":                {slices.Repeat([]string{"pod x/a"}, 200), nil, codes.FailedPrecondition, []string{"pod x/a, pod x/a, pod x/a and 197 more", "rwxBlockPolicy: any"}},
+		"long names":          {slices.Repeat([]string{long}, 9), nil, codes.FailedPrecondition, []string{"node-b", "virtual machine nnn", "rwxBlockPolicy: any"}},
+		"nobody can be asked": {nil, errors.New(strings.Repeat("away ", 300)), codes.Unavailable, []string{"node-b", "away"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t, attach.Standalone())
+			id := s.create("pvc-1").GetVolumeId()
+			s.Users = func(context.Context, string) ([]string, error) { return c.users, c.err }
+			publish := func(node string) error {
+				req := publishRequest(id, node)
+				req.VolumeCapability = raw(manyWrite)
+				_, err := s.ControllerPublishVolume(t.Context(), req)
+				return err
+			}
+			wants(t, publish("node-a"), codes.OK)
+			err := publish("node-b")
+			wants(t, err, c.code, c.words...)
+			if n := len(err.Error()); n > 800 { // with the code, as the attacher has it
+				t.Errorf("%d bytes: %v", n, err)
+			}
+		})
+	}
 }
