@@ -171,9 +171,7 @@ func (r *RDS) origin(ctx context.Context, reply routeros.Reply, p plan) (origina
 	if source.Snapshot != "" {
 		from, err := r.snapshotImage(reply, p)
 		if errors.Is(err, ErrNotFound) {
-			if away := r.proveAbsent(ctx, volumeOf(p.slot)); away != nil {
-				return original{}, away
-			}
+			return original{}, r.noSource(ctx, p, err)
 		}
 		return from, err
 	}
@@ -183,6 +181,17 @@ func (r *RDS) origin(ctx context.Context, reply routeros.Reply, p plan) (origina
 		return original{}, fmt.Errorf("volume %s is to be made from it: %w", p.slot, err)
 	}
 	return original{path: v.Path, size: v.SizeBytes}, nil
+}
+
+// noSource returns the error if the snapshot is proven not to be there.
+func (r *RDS) noSource(ctx context.Context, p plan, absent error) error {
+	switch _, found, err := r.lookForProof(ctx, p.request.Source.Snapshot); {
+	case err != nil:
+		return fmt.Errorf("volume %s is to be made from it: %w", p.slot, err)
+	case found:
+		return r.errorf(p.slot, ErrAnswer, "its source, snapshot %s, was not there a moment ago, and is now, as when a pool comes back: repeat", p.request.Source.Snapshot)
+	}
+	return absent
 }
 
 func (r *RDS) snapshotImage(reply routeros.Reply, p plan) (original, error) {

@@ -138,9 +138,10 @@ func (r *RDS) clear(ctx context.Context, subject string, s sighting, volume stri
 	return nil
 }
 
-// clearScript stops the job first. That a job ends between the look and the removal is no failure.
+// clearScript stops the job first. That a job ends between the look and the removal is no failure. A file that cannot be seen is
+// not gone, so the pool must be there before and after.
 func clearScript(s sighting, volume string) *routeros.Builder {
-	b := routeros.NewScript("snapshot_remove").Add(`?`, findPool(s.dir)) // a file that cannot be seen is not gone
+	b := routeros.NewScript("snapshot_remove").Add(`?`, findPool(s.dir))
 	if s.alive {
 		b.Add(`:foreach i in=[/system/script/job print detail as-value] do={:if ((($i->".id") . " " . ($i->"started"))=?) do={
 			:foreach n in=[/system/script/job find] do={:if (("" . $n)=("" . ($i->".id"))) do={:do {/system/script/job remove $n} on-error={}}}}}`, routeros.Text(s.job))
@@ -154,14 +155,15 @@ func clearScript(s sighting, volume string) *routeros.Builder {
 		b.Add(`:foreach i in=[/disk print detail as-value where mount-point=?] do={:local l ($i->"fs-label");
 			/disk/btrfs/subvolume remove [find where name=? and fullname=? and fs=$l]}`,
 			routeros.Text(at.MountPoint()), routeros.Text(at.Base()), routeros.Text(at.below())).
-			Add(`:put [:len [/file find where name=?]]`, routeros.Text(at.File()))
+			Add(`:local c [:len [/file find where name=?]]`, routeros.Text(at.File()))
 	default:
-		b.Add(`/file remove [find where name~?]; /file remove [find where name=?]`, routeros.Text(marksOf(s.dir, s.target)), routeros.Text(s.image.File())).
-			Add(`:put ([:len [/file find where name~?]]+[:len [/file find where name=?]])`, routeros.Text(marksOf(s.dir, s.target)), routeros.Text(s.image.File()))
+		b.Add(`:do {/file remove [find where name~?]} on-error={}`, routeros.Text(marksOf(s.dir, s.target))). // the job may take its claim back in the middle
+															Add(`/file remove [find where name~?]; /file remove [find where name=?]`, routeros.Text(marksOf(s.dir, s.target)), routeros.Text(s.image.File())).
+															Add(`:local c ([:len [/file find where name~?]]+[:len [/file find where name=?]])`, routeros.Text(marksOf(s.dir, s.target)), routeros.Text(s.image.File()))
 	}
 	if volume != "" {
 		b.Add(`:if ([:len [/file find where name~?]]=0) do={/disk set [find where slot=?] nvme-tcp-export=yes}`,
 			routeros.Text(claimsOn(volume)), routeros.Text(volume))
 	}
-	return b
+	return b.Add(`:if (true) do={?}; :put $c`, findPool(s.dir))
 }

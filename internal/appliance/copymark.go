@@ -174,10 +174,7 @@ func look(b *routeros.Builder, files, subvolumes string) *routeros.Builder {
 		Add(`:put ("" . [/system/clock get gmt-offset])`)
 }
 
-const (
-	jobsWord  = "jobs;"
-	lookLines = 4 // that look prints
-)
+const jobsWord = "jobs;"
 
 // sightings reads what look printed, from line i of the reply on, and keeps the targets that are wanted. Sorted.
 func sightings(reply routeros.Reply, i int, wanted func(target string) bool) ([]sighting, error) {

@@ -76,11 +76,13 @@ func (r *RDS) gone(slot string, lines []string) (found bool, err error) {
 // the file, and the item alone knew the directory when that is not the configured one. A file is named, not removed: it may
 // as well be a copy that somebody keeps. One that cannot be seen is not gone.
 func (r *RDS) elsewhere(ctx context.Context, slot string) error {
-	reply, err := r.read(ctx, volumeOf(slot), filesScript(slot))
+	reply, err := r.read(ctx, volumeOf(slot), provable(routeros.NewScript("file_find"), func(b *routeros.Builder) *routeros.Builder {
+		return printFiles(b, slot)
+	}))
 	if err != nil {
 		return err
 	}
-	files, err := rows[fileRow](reply, 0)
+	files, err := rows[fileRow](reply, 1)
 	if err != nil {
 		return r.about(volumeOf(slot), err)
 	}
@@ -91,10 +93,16 @@ func (r *RDS) elsewhere(ctx context.Context, slot string) error {
 				strings.TrimPrefix(name, "/"))
 		}
 	}
-	if err := r.poolsThere(reply, 1); err != nil {
+	if err := r.poolsThere(reply, adoptableSlot(slot)); err != nil {
 		return r.about(volumeOf(slot), err)
 	}
 	return nil
+}
+
+// printFiles finds files by a slot in their names; the caller looks closer. A slot has no character that means anything in a regular
+// expression.
+func printFiles(b *routeros.Builder, slot string) *routeros.Builder {
+	return b.Add(`:put [:serialize to=json options=json.no-string-conversion [/file print detail as-value where name~?]]`, routeros.Text(slot))
 }
 
 // orphan is where the image of a volume may lie whose item is gone.

@@ -23,7 +23,8 @@ type odd map[string]*table
 
 type table struct {
 	rows []row
-	deaf bool // add says that it was done, and nothing is
+	deaf bool   // add says that it was done, and nothing is
+	look func() // before each look at it
 }
 
 type row map[string]console.Value
@@ -35,6 +36,9 @@ func (r row) Props() []string {
 }
 
 func (t *table) Items(context.Context) ([]console.Item, error) {
+	if t.look != nil {
+		t.look()
+	}
 	items := make([]console.Item, 0, len(t.rows))
 	for _, r := range t.rows {
 		items = append(items, r)
@@ -180,17 +184,17 @@ func TestAPoolThatIsAwayProvesNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		disks []row
 		away  string
+		says  string
 	}{
-		"the volume's item":           {[]row{{"slot": slot, "comment": ours, "file-path": "/storage-pool/k8s/" + slot + ".img"}}, "storage-pool"},
-		"no item":                     {nil, "storage-pool"},
-		"not mounted":                 {[]row{{"slot": "storage-pool", "mount-point": "storage-pool", "mounted": false}}, "storage-pool"},
-		"its item, and not mounted":   {[]row{{"slot": "storage-pool", "mount-point": "storage-pool", "mounted": "false"}, {"slot": slot, "comment": ours, "file-path": "/storage-pool/k8s/" + slot + ".img"}}, "storage-pool"},
-		"not mounted, in other words": {[]row{{"slot": "storage-pool", "mount-point": "storage-pool", "mounted": "no"}}, "storage-pool"},
-		"a neighbour's":               {[]row{there, {"slot": neighbour, "comment": ours, "file-path": "/raid9/fast/" + neighbour + ".img"}}, "raid9"},
-		"a neighbour's, no slash":     {[]row{there, {"slot": neighbour, "comment": ours, "file-path": "raid9/fast/" + neighbour + ".img"}}, "raid9"},
-		"of the existing driver":      {[]row{there, {"slot": adoptedSlot, "file-path": "/raid9/" + adoptedSlot + ".img"}}, "raid9"},
-		"of another cluster":          {[]row{there, {"slot": neighbour, "comment": theirs, "file-path": "/raid9/" + neighbour + ".img"}}, ""},
-		"all there":                   {[]row{there, {"slot": "raid9", "mount-point": "raid9", "mounted": true}, {"slot": neighbour, "comment": ours, "file-path": "/raid9/" + neighbour + ".img"}}, ""},
+		"the volume's item":           {[]row{{"slot": slot, "comment": ours, "file-path": "/storage-pool/k8s/" + slot + ".img"}}, "storage-pool", ""},
+		"no item":                     {nil, "storage-pool", ""},
+		"not mounted":                 {[]row{{"slot": "storage-pool", "mount-point": "storage-pool", "mounted": false}}, "storage-pool", ""},
+		"its item, and not mounted":   {[]row{{"slot": "storage-pool", "mount-point": "storage-pool", "mounted": "false"}, {"slot": slot, "comment": ours, "file-path": "/storage-pool/k8s/" + slot + ".img"}}, "storage-pool", ""},
+		"not mounted, in other words": {[]row{{"slot": "storage-pool", "mount-point": "storage-pool", "mounted": "no"}}, "storage-pool", ""},
+		"a neighbour's":               {[]row{there, {"slot": neighbour, "comment": ours, "file-path": "/raid9/fast/" + neighbour + ".img"}}, "raid9", "remove the disk items of cluster homelab"},
+		"a neighbour's, no slash":     {[]row{there, {"slot": neighbour, "comment": ours, "file-path": "raid9/fast/" + neighbour + ".img"}}, "raid9", "volume " + neighbour},
+		"of another cluster":          {[]row{there, {"slot": neighbour, "comment": theirs, "file-path": "/raid9/" + neighbour + ".img"}}, "", ""},
+		"all there":                   {[]row{there, {"slot": "raid9", "mount-point": "raid9", "mounted": true}, {"slot": neighbour, "comment": ours, "file-path": "/raid9/" + neighbour + ".img"}}, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := odd{"/disk": {rows: numbered(c.disks)}, "/file": {}}
@@ -208,7 +212,7 @@ func TestAPoolThatIsAwayProvesNothing(t *testing.T) {
 				if want == nil && (what == "get" || what == "restore") {
 					want = appliance.ErrNotFound
 				}
-				if !errors.Is(err, want) || err != nil && !strings.Contains(err.Error(), c.away) {
+				if !errors.Is(err, want) || err != nil && (!strings.Contains(err.Error(), c.away) || !strings.Contains(err.Error(), c.says)) {
 					t.Errorf("%s: %v, want %v", what, err, want)
 				}
 			}
@@ -221,6 +225,30 @@ func TestAPoolThatIsAwayProvesNothing(t *testing.T) {
 				t.Errorf("left %v", d["/disk"].rows)
 			}
 		})
+	}
+}
+
+// What has no owner may be what a bare handle is looked for as, and nothing else of this cluster's; its disk item is nobody's to remove.
+func TestAPoolOfTheExistingDriverThatIsAway(t *testing.T) {
+	const other = "pvc-11111111-2222-4333-8444-555555555555"
+	d := odd{"/disk": {rows: numbered([]row{
+		{"slot": "storage-pool", "mount-point": "storage-pool", "fs": "xfs"}, {"slot": other, "file-path": "/raid9/" + other + ".img"},
+	})}, "/file": {}}
+	rds, err := appliance.NewRDS(appliancetest.Settings(t), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list := rds.ListSnapshots(t.Context())
+	for what, err := range map[string]error{
+		"volume": rds.Delete(t.Context(), appliance.SlotFor("homelab", "pvc-1")), "snapshot": rds.DeleteSnapshot(t.Context(), appliance.SnapshotIDFor("homelab", "x")), "list": list,
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	err = rds.Delete(t.Context(), adoptedSlot)
+	if !errors.Is(err, appliance.ErrPoolNotFound) || !strings.Contains(err.Error(), "disk item "+other+", which has no owner") || strings.Contains(err.Error(), "remove") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/rds-csi/rds-csi/internal/routeros"
 )
@@ -41,39 +42,49 @@ func (r *RDS) List(ctx context.Context) ([]Volume, error) {
 	return volumes, nil
 }
 
-// proveAbsent fails unless what was not found is not there. One command.
-func (r *RDS) proveAbsent(ctx context.Context, subject string) error {
-	reply, err := r.read(ctx, subject, listScript())
-	if err != nil {
-		return err
-	}
-	if err := r.poolsThere(reply, 0); err != nil {
-		return r.about(subject, err)
-	}
-	return nil
+// provable adds a look for what may not be there. A pool may go or come back at any moment, as it does after the RDS has booted, so
+// all disk items are printed before, and where something is mounted once more after it.
+func provable(b *routeros.Builder, look func(*routeros.Builder) *routeros.Builder) *routeros.Builder {
+	return look(printDisks(b)).
+		Add(`:local w ?; :foreach i in=[/disk print detail as-value] do={:local q ("" . ($i->"mount-point")); :local h ("" . ($i->"mounted"));
+			:if (($q!="") && ($h!="false") && ($h!="no")) do={:set w ($w . $q . ";")}}; :put $w`, routeros.Text(poolsWord))
 }
 
-// poolsThere reads all disk items in a line of a reply, and fails when a pool is away: the files on it cannot be seen, and what cannot
-// be seen is not absent. Which pools there should be the RDS knows of those only that an item of this cluster lies on, beside the
-// configured one: items are configuration, and stay when their pool goes [I].
-func (r *RDS) poolsThere(reply routeros.Reply, line int) error {
-	items, err := rows[diskRow](reply, line)
+const poolsWord = "pools;"
+
+// poolsThere reads a reply to provable, and fails unless every pool was there before and after the look: the files on one that is away
+// cannot be seen, and what cannot be seen is not absent. Which pools there should be the RDS knows of those only that an item lies
+// on, beside the configured one: items are configuration, and stay when their pool goes [I]. Other clusters' items do not count,
+// and those without owner only where what is looked for may have been one of them.
+func (r *RDS) poolsThere(reply routeros.Reply, unowned bool) error {
+	items, err := rows[diskRow](reply, 0)
 	if err != nil {
 		return err
 	}
-	mounted, wanted := map[string]bool{}, map[string]string{r.settings.Pool.MountPoint(): "the configuration names it"}
+	after, ok := strings.CutPrefix(reply.Lines[len(reply.Lines)-1], poolsWord)
+	if !ok {
+		return fmt.Errorf("%w: the rds does not say which pools it has", ErrAnswer)
+	}
+	before, wanted := map[string]bool{}, map[string]string{}
 	for i := range items {
 		item := &items[i]
 		if at := item.MountPoint.Text(); at != "" && item.Mounted.truth(true) {
-			mounted[at] = true
+			before[at] = true
 		}
-		if path := item.FilePath.path(); !path.IsZero() && r.owner(item) != OwnerForeign {
-			wanted[path.MountPoint()] = "volume " + item.Slot.Text() + " lies on it"
+		path, owner := item.FilePath.path(), r.owner(item)
+		switch {
+		case path.IsZero():
+		case owner == OwnerOurs:
+			wanted[path.MountPoint()] = fmt.Sprintf("volume %s of this cluster lies on it: repeat when it is back; if it never comes back, remove the disk items of cluster %s on it, and no others", item.Slot.Text(), r.settings.ClusterID)
+		case owner == OwnerNone && unowned && wanted[path.MountPoint()] == "":
+			wanted[path.MountPoint()] = fmt.Sprintf("disk item %s, which has no owner, lies on it: repeat when it is back", item.Slot.Text())
 		}
 	}
+	wanted[r.settings.Pool.MountPoint()] = "the configuration names it: repeat when it is back"
+	there := strings.Split(after, ";")
 	for _, at := range slices.Sorted(maps.Keys(wanted)) {
-		if !mounted[at] {
-			return fmt.Errorf("%w: pool %s is not mounted (%s), and what may be on it cannot be seen: repeat when it is back; if it never comes back, remove the disk items on it", ErrPoolNotFound, at, wanted[at])
+		if !before[at] || !slices.Contains(there, at) {
+			return fmt.Errorf("%w: pool %s is not mounted, or was not a moment ago, and what may be on it cannot be seen; %s", ErrPoolNotFound, at, wanted[at])
 		}
 	}
 	return nil

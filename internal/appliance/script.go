@@ -216,10 +216,3 @@ func forgetCopies(o orphan) routeros.Value {
 	}
 	return routeros.Part(`/file remove [find where name~?]; `, routeros.Text(marksOf(o.flat.Dir(), o.flat.stem())))
 }
-
-// filesScript finds files by a slot in their names; the caller looks closer. A slot has no character that means anything
-// in a regular expression.
-func filesScript(slot string) *routeros.Builder {
-	return printDisks(routeros.NewScript("file_find").Add(`:put [:serialize to=json options=json.no-string-conversion
-		[/file print detail as-value where name~?]]`, routeros.Text(slot)))
-}

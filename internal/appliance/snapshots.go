@@ -212,11 +212,28 @@ func (r *RDS) snapshotAt(ctx context.Context, id string) (sighting, bool, error)
 		return sighting{}, false, r.about(snapshotOf(id), fmt.Errorf("%w: the id is that of another cluster (clusterID in the configuration); nothing was touched", ErrForeign))
 	}
 	s, found, err := r.lookAgain(ctx, id)
-	if s.unmarked() {
-		s, found, err = r.lookAgain(ctx, id)
-	}
 	if err == nil && !found {
-		err = r.proveAbsent(ctx, snapshotOf(id))
+		s, found, err = r.lookForProof(ctx, id)
+	}
+	if err == nil && s.unmarked() {
+		s, found, err = r.lookForProof(ctx, id)
+	}
+	return s, found, err
+}
+
+// lookForProof looks for one snapshot; that there is none is proven.
+func (r *RDS) lookForProof(ctx context.Context, id string) (sighting, bool, error) {
+	reply, err := r.read(ctx, snapshotOf(id), provable(routeros.NewScript("snapshot_prove"), func(b *routeros.Builder) *routeros.Builder {
+		return lookAtSnapshots(b, id+"[.]")
+	}))
+	if err != nil {
+		return sighting{}, false, err
+	}
+	s, found, err := r.sighted(reply, 1, id)
+	if err == nil && !found {
+		if err = r.poolsThere(reply, false); err != nil {
+			err = r.about(snapshotOf(id), err)
+		}
 	}
 	return s, found, err
 }
@@ -251,13 +268,15 @@ func (r *RDS) ListSnapshots(ctx context.Context) ([]Snapshot, error) {
 func (r *RDS) lookAtAll(ctx context.Context) ([]sighting, error) {
 	const subject = "list of snapshots"
 	prefix := snapshotsOf(r.settings.ClusterID)
-	reply, err := r.read(ctx, subject, printDisks(lookAtSnapshots(routeros.NewScript("snapshot_list"), prefix)))
+	reply, err := r.read(ctx, subject, provable(routeros.NewScript("snapshot_list"), func(b *routeros.Builder) *routeros.Builder {
+		return lookAtSnapshots(b, prefix)
+	}))
 	if err != nil {
 		return nil, err
 	}
-	seen, err := sightings(reply, 0, func(target string) bool { return ValidSnapshotID(target) && strings.HasPrefix(target, prefix) })
+	seen, err := sightings(reply, 1, func(target string) bool { return ValidSnapshotID(target) && strings.HasPrefix(target, prefix) })
 	if err == nil {
-		err = r.poolsThere(reply, lookLines)
+		err = r.poolsThere(reply, false)
 	}
 	if err != nil {
 		return nil, r.about(subject, err)
