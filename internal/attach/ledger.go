@@ -50,6 +50,7 @@ type Ledger struct {
 	heard      time.Time           // when the watch of Nodes last gave anything; zero: nobody tells
 	fading     map[place]time.Time // what may be forgotten of nodes, and since when
 	limits     map[string]int      // how many volumes a node can hold; who is not there is not limited
+	freed      map[string]struct{} // standalone: volumes that were on no node once, so that this process knows all of theirs
 
 	// Sums over volumes, kept by change.
 	attached int
@@ -65,7 +66,7 @@ func NewLedger(o Options) *Ledger {
 	l := &Ledger{
 		skew: o.ClockSkew, name: rand.Text()[:12], changed: make(chan struct{}, 1),
 		volumes: map[string]*volume{}, byUID: map[string]string{}, nodes: map[string]known{},
-		perNode: map[string]int{}, pending: map[string]int{}, moving: map[string]struct{}{}, fading: map[place]time.Time{},
+		perNode: map[string]int{}, pending: map[string]int{}, moving: map[string]struct{}{}, fading: map[place]time.Time{}, freed: map[string]struct{}{},
 	}
 	if l.skew <= 0 {
 		l.skew = defaultClockSkew
@@ -183,6 +184,9 @@ func (l *Ledger) Unpublish(volume, node string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ended++
+	if l.standalone && look(l.volumes, volume).frees(node) {
+		l.freed[volume] = struct{}{}
+	}
 	look(l.volumes, volume).spend(node, l.ended)
 	l.release(volume, node)
 }

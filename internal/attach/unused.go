@@ -7,10 +7,23 @@ package attach
 // yes may have arrived; nor while anything is unknown, and not for some minutes after
 // a node had the volume of which its kubelet never spoke: its word may be under way.
 // What silence does not prove (see the package comment) it does not prove here either.
+//
+// Without Kubernetes nothing tells what was admitted before this process began. There it
+// is said only once this process saw the volume taken from all nodes.
 func (l *Ledger) Unused(volume, node string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if _, freed := l.freed[volume]; l.standalone && !freed {
+		return false
+	}
 	return l.known && l.nodesKnown && look(l.volumes, volume).unused(node)
+}
+
+// frees says whether an unpublish from the node, or from all when it is empty, leaves
+// the volume on no node at all, also of those that this process never heard of: a CO
+// does not ask for a volume for a single node while another one has it.
+func (v *volume) frees(node string) bool {
+	return node == "" || len(v.intents) == 1 && v.intents[0].node == node && v.intents[0].mode == SingleNode
 }
 
 func (v *volume) unused(node string) bool {

@@ -66,17 +66,35 @@ func TestUnused(t *testing.T) {
 	}
 }
 
-// Without Kubernetes those who were admitted speak.
+// Without Kubernetes those who were admitted speak, once it is certain that a process before this one admitted nobody who is there still.
 func TestUnusedStandalone(t *testing.T) {
-	l := attach.Standalone()
-	for _, node := range []string{"a", "b"} {
-		if !l.Unused("v", node) {
-			t.Errorf("used before %s is admitted", node)
-		}
-		wantPublish(t, l, "v", node, attach.SingleNode, "ok")
-		if l.Unused("v", node) || l.Unused("v", "c") {
-			t.Errorf("unused after %s is admitted", node)
-		}
-		l.Unpublish("v", node)
+	for name, tt := range map[string]struct {
+		then func(*attach.Ledger)
+		want bool
+	}{
+		"a process begins":       {func(*attach.Ledger) {}, false},
+		"taken from all":         {func(l *attach.Ledger) { l.Unpublish("v", "") }, true},
+		"taken from one":         {func(l *attach.Ledger) { l.Unpublish("v", "a") }, false},
+		"another one is taken":   {func(l *attach.Ledger) { l.Unpublish("w", "") }, false},
+		"admitted":               {func(l *attach.Ledger) { wantPublish(t, l, "v", "b", attach.SingleNode, "ok") }, false},
+		"admitted, and failed":   {func(l *attach.Ledger) { wantPublish(t, l, "v", "b", attach.SingleNode, "ok"); l.Abandon("v", "b") }, false},
+		"admitted, and taken":    {func(l *attach.Ledger) { wantPublish(t, l, "v", "b", attach.SingleNode, "ok"); l.Unpublish("v", "b") }, true},
+		"another is taken":       {func(l *attach.Ledger) { wantPublish(t, l, "v", "b", attach.SingleNode, "ok"); l.Unpublish("v", "c") }, false},
+		"taken from one of many": {func(l *attach.Ledger) { wantPublish(t, l, "v", "b", attach.MultiNode, "ok"); l.Unpublish("v", "b") }, false},
+		"taken from one reader":  {func(l *attach.Ledger) { wantPublish(t, l, "v", "b", attach.Readers, "ok"); l.Unpublish("v", "b") }, false},
+		"taken, and admitted":    {func(l *attach.Ledger) { l.Unpublish("v", ""); wantPublish(t, l, "v", "b", attach.SingleNode, "ok") }, false},
+		"taken from all, and one": {func(l *attach.Ledger) {
+			l.Unpublish("v", "")
+			wantPublish(t, l, "v", "b", attach.MultiNode, "ok")
+			l.Unpublish("v", "b")
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := attach.Standalone()
+			tt.then(l)
+			if got := l.Unused("v", "a"); got != tt.want {
+				t.Errorf("unused: %t", got)
+			}
+		})
 	}
 }

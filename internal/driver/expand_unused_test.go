@@ -192,6 +192,7 @@ func TestAdoptedVolumeGrowsFirst(t *testing.T) {
 	if on, _ := r.server.Device.Disk(id); !strings.HasPrefix(on.Comment, "rds-csi/1 cluster="+cluster+" name="+id+" ") {
 		t.Errorf("its comment is %q", on.Comment)
 	}
+	wants(t, r.unpublish(t.Context(), id, ""), codes.OK) // no node has it from before
 	answer, err := r.ControllerPublishVolume(t.Context(), &csi.ControllerPublishVolumeRequest{
 		VolumeId: id, NodeId: "node-a", VolumeCapability: writer(), VolumeContext: pv.Spec.CSI.VolumeAttributes,
 	})
