@@ -169,6 +169,34 @@ func TestWhoSpeaksAgainstAnotherExport(t *testing.T) {
 	}
 }
 
+// A publish that began under a leadership which is over exports nothing anew: the next leader may have given the volume to a node.
+func TestNothingIsExportedAnewByWhoLeadsNoMore(t *testing.T) {
+	s := newScene(t, attach.Standalone())
+	id := s.create("pvc-1").GetVolumeId()
+	_, err := s.ControllerExpandVolume(t.Context(), expandRequest(id, 2*gib))
+	wants(t, err, codes.OK)
+	_, err = s.ControllerUnpublishVolume(t.Context(), &csi.ControllerUnpublishVolumeRequest{VolumeId: id})
+	wants(t, err, codes.OK)
+	for _, c := range []struct {
+		leads int // how often it is told that it leads
+		code  codes.Code
+		anew  bool
+	}{{1, codes.Unavailable, false}, {2, codes.OK, true}} {
+		asked := 0
+		s.Lead = func() error {
+			if asked++; asked > c.leads {
+				return driver.Standby("other")
+			}
+			return nil
+		}
+		_, err := s.ControllerPublishVolume(t.Context(), publishRequest(id, "node-a"))
+		wants(t, err, c.code)
+		if anew := s.rds.Disks(t)[strings.TrimPrefix(id, "rds1/")].GrownTo == 0; anew != c.anew || (len(s.ledger.Nodes(id)) == 1) != c.anew {
+			t.Errorf("told %d times: exported anew: %t, admitted: %v", c.leads, anew, s.ledger.Nodes(id))
+		}
+	}
+}
+
 // What is attached is repaired, and not exported anew: the nodes that have it would be cut off.
 func TestRepairExportsNothingAnew(t *testing.T) {
 	r := start(t, sim.Options{Quirks: map[string]string{"growth-visible": "reexport", "identifiers-on-reexport": "change"}})

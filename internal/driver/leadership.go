@@ -24,12 +24,21 @@ func Standby(leader string) error {
 
 // lock takes the volume for an operation that decides something: only the leader does.
 func (c *Controller) lock(volume, operation string) (unlock func(), err error) {
-	if c.Lead != nil {
-		if err := c.Lead(); err != nil {
-			return nil, fmt.Errorf("%s: %w", volume, err)
-		}
+	if err := c.leads(volume); err != nil {
+		return nil, err
 	}
 	return c.locks.lock(volume, operation)
+}
+
+// leads answers an error while another controller decides about the volume.
+func (c *Controller) leads(volume string) error {
+	if c.Lead == nil {
+		return nil
+	}
+	if err := c.Lead(); err != nil {
+		return fmt.Errorf("%s: %w", volume, err)
+	}
+	return nil
 }
 
 // take locks a volume, or a snapshot, for an operation, and answers the RDS that it lies on.

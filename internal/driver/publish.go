@@ -31,12 +31,13 @@ func (c *Controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	if err != nil {
 		return nil, c.refused(id.Key(), err)
 	}
-	if err := c.checkReach(ctx, rds, id, req.GetNodeId()); err != nil {
+	err = c.checkReach(ctx, rds, id, req.GetNodeId())
+	if err == nil && admitted.unused { // while this one waited another may have begun to lead, and given the volume to a node
+		export, err = rds.ExportUnused, c.leads(id.Key())
+	}
+	if err != nil {
 		admitted.abandon()
 		return nil, err
-	}
-	if admitted.unused {
-		export = rds.ExportUnused
 	}
 	v, err := export(ctx, id.Slot)
 	if err != nil {
