@@ -174,7 +174,9 @@ func TestTargetReboots(t *testing.T) {
 		t.Errorf("%v %v", counts, err)
 	}
 	e.up()
-	if again := connect(t, i, e); again != ns {
+	again := connect(t, i, e)
+	again.DevicePath = ns.DevicePath // another name of the same number, when the kernel had not yet made its own
+	if again != ns {
 		t.Errorf("%+v, before %+v", again, ns)
 	}
 	if c := controllersOf(t, e.nqn); len(c) != 1 {
