@@ -47,6 +47,11 @@ func (l *Ledger) Doubt() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.listening, l.asked = false, false
+	for _, v := range l.volumes {
+		for _, i := range v.intents {
+			v.notFirst(i.node)
+		}
+	}
 }
 
 // UpsertNode applies one added or changed Node.
@@ -137,7 +142,10 @@ func (v *volume) say(node string, fresh, off bool) {
 	if !u.said && (v.attachedOn(node) || v.admitted(node)) {
 		u.had, u.proven = true, true
 	}
-	u.had = u.had || fresh
+	if fresh {
+		u.had = true
+		v.notFirst(node)
+	}
 	u.said, u.off = true, off
 }
 

@@ -51,6 +51,16 @@ func (v *volume) undo(node string) {
 	v.release(node)
 }
 
+// notFirst: something tells since that the node may have had the volume before it was
+// admitted, so taking the admission back takes nothing else back.
+func (v *volume) notFirst(node string) {
+	for i := range v.intents {
+		if v.intents[i].node == node {
+			v.intents[i].first = false
+		}
+	}
+}
+
 // unpossess takes possess back.
 func (v *volume) unpossess(node string) {
 	u := v.use(node)

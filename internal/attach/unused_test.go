@@ -1,6 +1,7 @@
 package attach_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/rds-csi/rds-csi/internal/attach"
@@ -46,6 +47,24 @@ func TestUnused(t *testing.T) {
 		"detached by force":                   {known(says("b", "v"))(attached("2", "v", "b", 0)), func(l *attach.Ledger) { l.Remove("2"); l.Upsert(own) }, false},
 		"its word may be under way":           {known(says("b"))(attached("2", "v", "b", 0)), func(l *attach.Ledger) { l.Remove("2"); l.Upsert(own) }, false},
 		"the node itself is off, and said it": {known(outOfService(says("a", "v")))(own), nil, false},
+		"failed, and its Node was made again": {known(says("a"))(own), func(l *attach.Ledger) {
+			publish(l)
+			l.RemoveNode("a")
+			l.UpsertNode(says("a", "v"))
+			l.Abandon("v", "a")
+		}, false},
+		"failed, and its Node was made again and silent": {known(says("a"))(own), func(l *attach.Ledger) {
+			publish(l)
+			l.RemoveNode("a")
+			l.UpsertNode(says("a"))
+			l.Abandon("v", "a")
+		}, true},
+		"failed, and another decided meanwhile": {known(says("a"))(own), func(l *attach.Ledger) {
+			publish(l)
+			l.Doubt()
+			l.Abandon("v", "a")
+			l.ReplaceNodes([]attach.Node{says("a")})
+		}, false},
 		"failed again, after a yes": {known(says("a", "w"))(own), func(l *attach.Ledger) {
 			publish(l)
 			l.UpsertNode(says("a", "v"))
@@ -96,5 +115,22 @@ func TestUnusedStandalone(t *testing.T) {
 				t.Errorf("unused: %t", got)
 			}
 		})
+	}
+}
+
+// What a Node that is made again says first keeps others out, also when a publish to it was under way that fails.
+func TestFailedPublishLeavesFirstWords(t *testing.T) {
+	l := attach.NewLedger(attach.Options{})
+	l.Replace([]attach.Attachment{waiting("1", "v", "a", 0)})
+	l.ReplaceNodes([]attach.Node{says("a"), says("b")})
+	wantPublish(t, l, "v", "a", attach.SingleNode, "ok")
+	l.RemoveNode("a")
+	l.UpsertNode(says("a", "v"))
+	l.Abandon("v", "a")
+	l.Remove("1")
+	l.Upsert(waiting("2", "v", "b", 60))
+	_, err := l.Publish("v", "b", attach.SingleNode, at(60))
+	if conflict := (*attach.ConflictError)(nil); !errors.As(err, &conflict) || conflict.Holder != "a" {
+		t.Errorf("%v", err)
 	}
 }

@@ -22,7 +22,7 @@ type intent struct {
 	node  string
 	mode  Mode // as it was granted
 	since time.Time
-	first bool // nobody had the volume before it
+	first bool // nobody had the volume before it, as far as was heard until now
 }
 
 // outlived says whether h was written after the unpublish with that mark, and not
