@@ -203,7 +203,7 @@ func (r *RDS) snapshotImage(reply routeros.Reply, p plan) (original, error) {
 	case !found:
 		return original{}, r.errorf(p.slot, ErrNotFound, "its source, snapshot %s, is not there", id)
 	case s.phase() == moving:
-		return original{}, r.errorf(p.slot, ErrCopying, "its source, snapshot %s, is not ready (%.0f%% done)", id, 100*s.progress())
+		return original{}, r.errorf(p.slot, ErrCopying, "its source, snapshot %s, is not ready (%.0f%% done)%s", id, 100*s.progress(), s.whose())
 	case s.phase() != proven:
 		return original{}, r.errorf(p.slot, ErrLeftover, "its source, snapshot %s, is not whole, or no snapshot any more; nothing can be made of it: delete it and take it again", id)
 	}
@@ -247,7 +247,7 @@ func (r *RDS) copied(ctx context.Context, p plan, from original, s sighting) (Vo
 		}
 		return Volume{}, r.errorf(p.slot, ErrAttached, "this pool takes full copies, which are of one point in time only while nobody writes: detach the source, volume %s, then repeat", volume)
 	case phase == moving:
-		return Volume{}, r.errorf(p.slot, ErrCopying, "the rds copies %s to it (%.0f%% done); repeat", from.path, 100*s.progress())
+		return Volume{}, r.errorf(p.slot, ErrCopying, "the rds copies %s to it (%.0f%% done); repeat%s", from.path, 100*s.progress(), s.whose())
 	case phase == broken:
 		return Volume{}, r.brokenCopy(ctx, p, s)
 	case len(s.marks) == 0 && !s.image.IsZero():

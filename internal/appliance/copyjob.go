@@ -157,9 +157,10 @@ func clearScript(s sighting, volume string) *routeros.Builder {
 			routeros.Text(at.MountPoint()), routeros.Text(at.Base()), routeros.Text(at.below())).
 			Add(`:local c [:len [/file find where name=?]]`, routeros.Text(at.File()))
 	default:
-		b.Add(`:do {/file remove [find where name~?]} on-error={}`, routeros.Text(marksOf(s.dir, s.target))). // the job may take its claim back in the middle
-															Add(`/file remove [find where name~?]; /file remove [find where name=?]`, routeros.Text(marksOf(s.dir, s.target)), routeros.Text(s.image.File())).
-															Add(`:local c ([:len [/file find where name~?]]+[:len [/file find where name=?]])`, routeros.Text(marksOf(s.dir, s.target)), routeros.Text(s.image.File()))
+		// The job may take its claim back in the middle.
+		b.Add(`:do {/file remove [find where name~?]} on-error={}`, routeros.Text(marksOf(s.dir, s.target))).
+			Add(`/file remove [find where name~?]; /file remove [find where name=?]`, routeros.Text(marksOf(s.dir, s.target)), routeros.Text(s.image.File())).
+			Add(`:local c ([:len [/file find where name~?]]+[:len [/file find where name=?]])`, routeros.Text(marksOf(s.dir, s.target)), routeros.Text(s.image.File()))
 	}
 	if volume != "" {
 		b.Add(`:if ([:len [/file find where name~?]]=0) do={/disk set [find where slot=?] nvme-tcp-export=yes}`,

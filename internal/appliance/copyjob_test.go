@@ -42,36 +42,47 @@ func TestCopyScriptsFit(t *testing.T) {
 }
 
 // Which job makes a copy is known by its mark, and without one by the time at which both began: then no second one is begun. What
-// cannot be read excludes nothing, and what a mark says of a job that does not run is that it is dead.
+// cannot be read excludes nothing for a day, and what a mark says of a job that does not run is that it is dead.
 func TestTheJobOfACopyWithoutAMark(t *testing.T) {
 	const claimed = "2026-11-23 12:00:00"
 	for name, c := range map[string]struct {
 		jobs, mark, claimed string
 		want                phase
+		clock               string
 	}{
-		"its mark":                       {"*5 2026-11-23 12:00:00;", "*5 2026-11-23 12:00:00", claimed, moving},
-		"its mark, and it is gone":       {"", "*5 2026-11-23 12:00:00", claimed, lost},
-		"its mark, and others run":       {"*6 2026-11-23 12:00:00;", "*5 2026-11-23 12:00:00", claimed, lost},
-		"the mark of one that had ended": {"*6 2026-11-23 12:00:00;", "*5 ", claimed, lost},
-		"an id, no start":                {"*1 2026-11-20 08:00:00;*5 2026-11-23 12:00:01;", "*5 ", claimed, moving},
-		"an id, no start of either":      {"*5 ;", "*5 ", claimed, moving},
-		"an id, no start, another boot":  {"*5 2026-11-24 12:00:00;", "*5 ", claimed, lost},
-		"an id that begins alike":        {"*55 2026-11-23 12:00:00;", "*5 ", claimed, lost},
-		"no mark, no job":                {"", "", claimed, lost},
-		"no mark, and it runs":           {"*1 2026-11-20 08:00:00;*5 2026-11-23 12:00:01;", "", claimed, moving},
-		"an empty mark, and it runs":     {"*5 2026-11-23 11:59:59;", "\x00\x00", claimed, moving},
-		"no mark, an older job":          {"*5 2026-11-23 11:59:57;", "", claimed, lost},
-		"no mark, a younger job":         {"*5 2026-11-23 12:00:11;", "", claimed, lost},
-		"no mark, no time of the job":    {"*5 nov/23/2026 12:00:00;", "", claimed, moving},
-		"no mark, no time of the claim":  {"*5 2026-11-20 08:00:00;", "", "", moving},
+		"its mark":                       {"*5 2026-11-23 12:00:00;", "*5 2026-11-23 12:00:00", claimed, moving, ""},
+		"its mark, and it is gone":       {"", "*5 2026-11-23 12:00:00", claimed, lost, ""},
+		"its mark, and others run":       {"*6 2026-11-23 12:00:00;", "*5 2026-11-23 12:00:00", claimed, lost, ""},
+		"the mark of one that had ended": {"*6 2026-11-23 12:00:00;", "*5 ", claimed, lost, ""},
+		"an id, no start":                {"*1 2026-11-20 08:00:00;*5 2026-11-23 12:00:01;", "*5 ", claimed, moving, ""},
+		"an id, no start of either":      {"*5 ;", "*5 ", claimed, moving, ""},
+		"an id, no start, another boot":  {"*5 2026-11-24 12:00:00;", "*5 ", claimed, lost, ""},
+		"an id that begins alike":        {"*55 2026-11-23 12:00:00;", "*5 ", claimed, lost, ""},
+		"no mark, no job":                {"", "", claimed, lost, ""},
+		"no mark, and it runs":           {"*1 2026-11-20 08:00:00;*5 2026-11-23 12:00:01;", "", claimed, moving, ""},
+		"an empty mark, and it runs":     {"*5 2026-11-23 11:59:59;", "\x00\x00", claimed, moving, ""},
+		"no mark, an older job":          {"*5 2026-11-23 11:59:57;", "", claimed, lost, ""},
+		"no mark, a younger job":         {"*5 2026-11-23 12:00:11;", "", claimed, lost, ""},
+		"no mark, no time of the job":    {"*5 nov/23/2026 12:00:00;", "", claimed, moving, ""},
+		"no mark, no time of the claim":  {"*5 2026-11-20 08:00:00;", "", "", moving, ""},
+		"no time of the job, soon":       {"*5 ;", "", claimed, moving, "+02:00 2026-11-24 11:59:59"},
+		"no time of the job, a day":      {"*5 ;", "", claimed, lost, "+02:00 2026-11-24 12:00:00"},
+		"an id, no start, a day":         {"*5 ;", "*5 ", claimed, lost, "+02:00 2026-11-24 12:00:00"},
+		"its times, after days":          {"*5 2026-11-23 12:00:00;", "", claimed, moving, "+02:00 2026-11-29 12:00:00"},
+		"no clock of the rds, a day":     {"*5 ;", "", "old", lost, ""},
+		"a clock that was set back":      {"*5 ;", "", claimed, lost, "+02:00 2020-01-01 00:00:00"},
 	} {
+		begun := newMark("x", 1)
+		if c.claimed == "old" {
+			begun.created = begun.created.Add(-longest)
+		}
 		id := SnapshotIDFor("homelab", "x")
 		file := `{"name":"p/` + id + `.pvc-1.`
-		files := file + `copying","last-modified":"` + c.claimed + `","contents":"` + newMark("x", 1).String() + `"}`
+		files := file + `copying","last-modified":"` + c.claimed + `","contents":"` + begun.String() + `"}`
 		if c.mark != "" {
 			files += "," + file + `job","contents":"` + strings.ReplaceAll(c.mark, "\x00", "\\u0000") + `"}`
 		}
-		seen, err := sightings(routeros.Reply{Lines: []string{jobsWord + c.jobs, "[" + files + "]", "[]", ""}}, 0, ValidSnapshotID)
+		seen, err := sightings(routeros.Reply{Lines: []string{jobsWord + c.jobs, "[" + files + "]", "[]", c.clock}}, 0, ValidSnapshotID)
 		if err != nil || len(seen) != 1 || seen[0].phase() != c.want || seen[0].alive != (name == "its mark") {
 			t.Errorf("%s: %+v, %v, want phase %d", name, seen, err, c.want)
 		}

@@ -171,7 +171,7 @@ func look(b *routeros.Builder, files, subvolumes string) *routeros.Builder {
 		Add(`:local j ?; :foreach i in=[/system/script/job print detail as-value] do={:set j ($j . ($i->".id") . " " . ($i->"started") . ";")}; :put $j`, routeros.Text(jobsWord)).
 		Add(`:put [:serialize to=json options=json.no-string-conversion [/file print detail as-value where name~?]]`, routeros.Text(files)).
 		Add(`:put [:serialize to=json options=json.no-string-conversion [/disk/btrfs/subvolume print detail as-value where name~?]]`, routeros.Text(subvolumes)).
-		Add(`:put ("" . [/system/clock get gmt-offset])`)
+		Add(`:put ("" . [/system/clock get gmt-offset] . " " . [/system/clock get date] . " " . [/system/clock get time])`)
 }
 
 const jobsWord = "jobs;"
@@ -194,14 +194,15 @@ func sightings(reply routeros.Reply, i int, wanted func(target string) bool) ([]
 	for _, row := range files {
 		collect(seen, row, wanted)
 	}
-	zone := time.Duration(0)
+	zone, now := time.Duration(0), time.Time{}
 	if i+3 < len(reply.Lines) {
-		zone = offset(reply.Lines[i+3])
+		at, clock, _ := strings.Cut(reply.Lines[i+3], " ")
+		zone, now = offset(at), deviceTime(clock, 0)
 	}
 	list := make([]sighting, 0, len(seen))
 	for _, s := range seen {
 		s.alive = s.has(copying) && s.job != "" && slices.Contains(jobs, s.job)
-		s.likely = s.has(copying) && slices.ContainsFunc(jobs, s.mayBe)
+		s.likely = s.has(copying) && slices.ContainsFunc(jobs, func(job string) bool { return s.mayBe(job, now) })
 		if s.subvolume && !s.proveSubvolume(subvolumes, zone) {
 			s.subvolume, s.spoilt = false, true
 		}
@@ -212,12 +213,13 @@ func sightings(reply routeros.Reply, i int, wanted func(target string) bool) ([]
 }
 
 // mayBe says whether a job may be the one that the mark of which is lost. The same script makes the claim and then begins the job, so
-// both bear about the same time of the same clock. A time that cannot be read is no proof that it is another job. A copy is not begun a second
-// time while such a job runs; more is not concluded of it, and it is not stopped.
+// both bear about the same time of the same clock. A time that cannot be read is no proof that it is another job, for a day: a login at the
+// console is a job, too, and would be taken for the copy for as long as it lasts. A copy is not begun a second time while such a job
+// runs; more is not concluded of it, and it is not stopped.
 //
 // A mark with an id but no start speaks of the job of that id, and of no other one. Ids begin anew with a boot [I], so the times must
 // fit there, too.
-func (s sighting) mayBe(job string) bool {
+func (s sighting) mayBe(job string, now time.Time) bool {
 	id, started, _ := strings.Cut(job, " ")
 	marked, exact, _ := strings.Cut(s.job, " ")
 	if job == "" || strings.HasPrefix(marked, "*") && (exact != "" || id != marked) {
@@ -225,10 +227,29 @@ func (s sighting) mayBe(job string) bool {
 	}
 	at := deviceTime(started, 0)
 	if at.IsZero() || s.claimed.IsZero() {
-		return true
+		return s.age(now).Abs() < longest
 	}
 	after := at.Sub(s.claimed)
 	return after >= -2*time.Second && after <= 10*time.Second
+}
+
+// longest is how long a copy may take of which nobody can say which job makes it.
+const longest = 24 * time.Hour
+
+// age of the claim by the clock of the RDS, which wrote it, or by ours if the RDS says too little.
+func (s sighting) age(now time.Time) time.Duration {
+	if now.IsZero() || s.claimed.IsZero() {
+		return time.Since(s.marks[copying].created)
+	}
+	return now.Sub(s.claimed)
+}
+
+// whose says what to do when it is not known which job makes the copy.
+func (s sighting) whose() string {
+	if s.alive || !s.likely {
+		return ""
+	}
+	return "; which of its jobs does it is not known: if none in /system/script/job/print copies it, remove /" + s.id() + ".copying and the unfinished image by hand"
 }
 
 // collect adds one file to the sighting that it belongs to.

@@ -93,7 +93,7 @@ func (d odd) Menu(path string) (console.Menu, bool) {
 	case "/disk/btrfs", "/system", "/system/script", "/system/script/job":
 		return &table{}, true
 	case "/system/clock":
-		return clock{&table{rows: numbered([]row{{"gmt-offset": "+00:00"}})}}, true
+		return clock{&table{rows: numbered([]row{{"gmt-offset": "+00:00", "date": "2026-11-23", "time": "12:00:00"}})}}, true
 	}
 	t, ok := d[path]
 	if !ok && path == "/disk/btrfs/subvolume" {
