@@ -368,7 +368,15 @@ func (m *model) see() {
 	e := m.log[m.seen]
 	m.seen++
 	m.apply(e)
+	m.possess(e.a, e.gone)
 	replay(m.view, e)
+}
+
+// possess: what this process sees attached for the first time may be mounted from then on, whoever asked for it.
+func (m *model) possess(a Attachment, gone bool) {
+	if a.Attached && !gone && (!m.synced || !m.view[a.UID].Attached) {
+		m.tried[a.Volume+"@"+a.Node] = true
+	}
 }
 
 func (m *model) apply(e entry) {
@@ -411,11 +419,16 @@ func (m *model) Sync(t *rapid.T) {
 }
 
 func (m *model) list(t *rapid.T, upTo int) {
-	m.seen, m.view = upTo, map[string]Attachment{}
+	m.seen = upTo
+	view := map[string]Attachment{}
 	for _, e := range m.log[:upTo] {
-		replay(m.view, e)
+		replay(view, e)
 	}
-	list := slices.Collect(maps.Values(m.view))
+	list := slices.Collect(maps.Values(view))
+	for _, a := range list {
+		m.possess(a, false)
+	}
+	m.view = view
 	slices.SortFunc(list, func(a, b Attachment) int { return strings.Compare(a.UID, b.UID) })
 	m.ledger.Replace(rapid.Permutation(list).Draw(t, "list order"))
 }

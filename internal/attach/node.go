@@ -149,8 +149,14 @@ func (v *volume) say(node string, fresh, off bool) {
 	u.said, u.off = true, off
 }
 
-// silent: kubelet took the volume from what it has in use: it is unmounted.
+// silent: kubelet took the volume from what it has in use: it is unmounted. While an
+// admission is not seen to be attached, that is older than what kubelet may do with
+// it: it mounts nothing before.
 func (v *volume) silent(node string) {
+	if v.admitted(node) && !v.attachedOn(node) {
+		v.use(node).said = false
+		return
+	}
 	v.uses = slices.DeleteFunc(v.uses, func(u use) bool { return u.node == node })
 }
 
