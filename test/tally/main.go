@@ -182,7 +182,7 @@ func (o options) cluster(ctx context.Context, packages []goPackage, cluster *tie
 	if len(packages) == 0 {
 		return nil // an empty tier fails the run
 	}
-	args := []string{"test", "-tags", "cluster", "-p", "1", "-json", "-timeout", (2 * o.timeout).String(), "-run", o.run}
+	args := []string{"test", "-tags", "cluster", "-count", "1", "-p", "1", "-json", "-timeout", (2 * o.timeout).String(), "-run", o.run}
 	for _, p := range packages {
 		args = append(args, p.ImportPath)
 	}
