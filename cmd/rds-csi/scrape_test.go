@@ -31,7 +31,7 @@ func TestScrapeCostsNoMoreWhileTheRDSIsSilent_B33(t *testing.T) {
 			<-time.After(after)
 			synctest.Wait()
 			cost, _ := scrapeCost(t, registry, rds)
-			if cost > answering+20 { // the Go and process collectors vary by a few
+			if cost > 1.1*answering { // the Go and process collectors vary by a few, and pools under the race detector
 				t.Errorf("a scrape allocates %v times while the rds is silent, %v while it answers", cost, answering)
 			}
 		}

@@ -154,9 +154,9 @@ func whole(tb testing.TB, n int) (*metrics.Registry, *attach.Ledger) {
 // The cost of a scrape depends on the number of nodes and RDSs, not on that of attachments: of all that the registry gathers, and of the whole answer
 // to Prometheus.
 func TestWholeScrapeDoesNotGrow(t *testing.T) {
-	few, _ := whole(t, 100)
-	lots, _ := whole(t, 10_000)
-	sameCost(t, gathers(t, few), gathers(t, lots))
+	overFew, _ := whole(t, 100)
+	overLots, _ := whole(t, lots)
+	sameCost(t, gathers(t, overFew), gathers(t, overLots))
 	over := func(reg *metrics.Registry) func() {
 		handler := (&metrics.Server{Registry: reg}).Handler()
 		return func() {
@@ -165,7 +165,7 @@ func TestWholeScrapeDoesNotGrow(t *testing.T) {
 			}
 		}
 	}
-	sameCost(t, over(few), over(lots))
+	sameCost(t, over(overFew), over(overLots))
 }
 
 // One hundred scrapes at once; what they read, others replace meanwhile.
