@@ -10,7 +10,6 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/tools/cache"
@@ -81,40 +80,19 @@ func (c *Client) follow(ctx context.Context, ledger Ledger, synced func()) {
 	ctx = klog.NewContext(ctx, logr.FromSlogHandler(quiet{c.cfg.Logger.Handler()}))
 	var all sync.WaitGroup
 	all.Go(func() {
-		follow(ctx, &source{
-			what: "PersistentVolumes", logger: c.cfg.Logger,
-			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return volumes.List(ctx, o)
-			},
-			watch: volumes.Watch,
-		}, sink[corev1.PersistentVolume]{f.setVolume, f.dropVolume, f.replaceVolumes, c.contact(sourceVolumes)})
+		follow(ctx, watched("PersistentVolumes", volumes, c.cfg.Logger),
+			sink[corev1.PersistentVolume]{f.setVolume, f.dropVolume, f.replaceVolumes, c.contact(sourceVolumes)})
 	})
 	all.Go(func() {
-		follow(ctx, &source{
-			what: "VolumeAttachments", logger: c.cfg.Logger,
-			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return attachments.List(ctx, o)
-			},
-			watch: attachments.Watch,
-		}, sink[storagev1.VolumeAttachment]{f.setAttachment, f.dropAttachment, f.replaceAttachments, c.contact(sourceAttachments)})
+		follow(ctx, watched("VolumeAttachments", attachments, c.cfg.Logger),
+			sink[storagev1.VolumeAttachment]{f.setAttachment, f.dropAttachment, f.replaceAttachments, c.contact(sourceAttachments)})
 	})
 	all.Go(func() {
-		follow(ctx, &source{
-			what: "Nodes", logger: c.cfg.Logger,
-			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return nodes.List(ctx, o)
-			},
-			watch: nodes.Watch,
-		}, sink[corev1.Node]{n.set, n.drop, n.replace, func() { ledger.NodesHeard(c.contacts[sourceNodes].now()) }})
+		follow(ctx, watched("Nodes", nodes, c.cfg.Logger),
+			sink[corev1.Node]{n.set, n.drop, n.replace, func() { ledger.NodesHeard(c.contacts[sourceNodes].now()) }})
 	})
 	all.Go(func() {
-		follow(ctx, &source{
-			what: "CSINodes", logger: c.cfg.Logger,
-			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return limits.List(ctx, o)
-			},
-			watch: limits.Watch,
-		}, sink[storagev1.CSINode]{l.set, l.drop, l.replace, c.contact(sourceCSINodes)})
+		follow(ctx, watched("CSINodes", limits, c.cfg.Logger), sink[storagev1.CSINode]{l.set, l.drop, l.replace, c.contact(sourceCSINodes)})
 	})
 	all.Wait()
 }

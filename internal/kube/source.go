@@ -28,6 +28,20 @@ type source struct {
 	failed atomic.Bool
 }
 
+// watchable is the client of one kind of object.
+type watchable[List runtime.Object] interface {
+	List(context.Context, metav1.ListOptions) (List, error)
+	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
+}
+
+// watched is the source of all objects of a kind.
+func watched[List runtime.Object](what string, api watchable[List], logger *slog.Logger) *source {
+	return &source{
+		what: what, logger: logger, watch: api.Watch,
+		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return api.List(ctx, o) },
+	}
+}
+
 // IsWatchListSemanticsUnSupported makes the reflector list and then watch. The
 // streaming list promises the same, but its retries do not end with the context
 // (client-go v0.37).
