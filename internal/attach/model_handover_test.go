@@ -2,11 +2,9 @@ package attach
 
 import (
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
 
@@ -85,21 +83,6 @@ func (m *model) compareLeaders(t *rapid.T, old *Ledger) {
 				t.Fatalf("%s to %s: %s by the old leader, %s by the new one", volume, node, before, after)
 			}
 		}
-		was, err := old.InUse(volume)
-		is, err2 := m.ledger.InUse(volume)
-		sameNodes := func(a, b Use) bool { return a.Node == b.Node && (a.Why == b.Why || a.Why.word() && b.Why.word()) }
-		if !slices.EqualFunc(was, is, sameNodes) || err != nil || err2 != nil {
-			t.Fatalf("%s is in use on %v by the old leader, on %v by the new one (%v, %v)", volume, was, is, err, err2)
-		}
 	}
-	if was, is := old.Migrations(), m.ledger.Migrations(); !slices.Equal(was, is) {
-		t.Fatalf("%v migrate by the old leader, %v by the new one", was, is)
-	}
-	was, _ := old.Volumes()
-	is, _ := m.ledger.Volumes()
-	spread, _ := old.PerNode()
-	respread, _ := m.ledger.PerNode()
-	if was != is || !cmp.Equal(spread, respread) {
-		t.Fatalf("%d volumes, %v by the old leader; %d, %v by the new one", was, spread, is, respread)
-	}
+	m.compareBooks(t, old, func(a, b Use) bool { return a.Node == b.Node && (a.Why == b.Why || a.Why.word() && b.Why.word()) })
 }
