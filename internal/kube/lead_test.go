@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	k8stesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/rds-csi/rds-csi/internal/kube"
 )
@@ -333,10 +334,13 @@ func TestALeaderThatFindsItsLeaseTakenEndsAtOnce(t *testing.T) {
 		e := newElection(t)
 		c := e.start("host-0", nil)
 		<-time.After(time.Minute)
-		lease, other := e.lease(), "host-1"
-		lease.Spec.HolderIdentity, lease.Spec.RenewTime = &other, &metav1.MicroTime{Time: time.Now()}
-		_, err := e.api.CoordinationV1().Leases("rds-csi").Update(t.Context(), lease, metav1.UpdateOptions{})
-		e.must(err)
+		other := "host-1"
+		e.must(retry.RetryOnConflict(retry.DefaultRetry, func() error { // the leader renews at this very second
+			lease := e.lease()
+			lease.Spec.HolderIdentity, lease.Spec.RenewTime = &other, &metav1.MicroTime{Time: time.Now()}
+			_, err := e.api.CoordinationV1().Leases("rds-csi").Update(t.Context(), lease, metav1.UpdateOptions{})
+			return err
+		}))
 		taken := time.Now()
 		if err := <-c.result; !errors.Is(err, kube.ErrLeadershipLost) {
 			t.Errorf("Lead = %v", err)

@@ -128,8 +128,12 @@ func TestScrapeCountsNothing(t *testing.T) {
 	ledger.Replace(attachments(50_000))
 	reg := newRegistry(t, metrics.Controller)
 	best := map[string]time.Duration{}
+	var mu sync.Mutex // collectors run beside each other
 	note := func(what string, began time.Time) {
-		if took := time.Since(began); best[what] == 0 || took < best[what] {
+		took := time.Since(began)
+		mu.Lock()
+		defer mu.Unlock()
+		if best[what] == 0 || took < best[what] {
 			best[what] = took
 		}
 	}
