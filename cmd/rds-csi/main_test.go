@@ -115,7 +115,7 @@ rds:
     hostKeyFingerprint: ` + pin + `
     nvme: { address: 127.0.0.1 }
     pool: { path: /storage-pool/k8s }
-    ssh: { dialTimeout: 1s, keepAlive: 1s }
+    ssh: { dialTimeout: 3s, keepAlive: 3s }
 `
 }
 

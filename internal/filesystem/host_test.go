@@ -63,6 +63,7 @@ type fakeDisk struct {
 	blkid        *result        // what it says instead
 	badAt        int64          // offset whose read fails, -1: none
 	hang         chan struct{}  // reads wait for it
+	reached      func()         // called by a read that will wait
 	claimed      bool
 	fsBytes      int64 // of its file system; 0: all of it
 	errors       noted // that ext4 noted
@@ -117,6 +118,9 @@ func (d *fakeDisk) Close() error                  { return nil }
 
 func (d *fakeDisk) ReadAt(p []byte, off int64) (int, error) {
 	if d.hang != nil {
+		if d.reached != nil {
+			d.reached()
+		}
 		<-d.hang
 	}
 	d.h.mu.Lock()

@@ -299,19 +299,20 @@ func TestMkfsIsNotCutOff_B21(t *testing.T) {
 func TestNothingBeginsAfterTheCallerLeft(t *testing.T) {
 	h, f := newHost(t)
 	d, dev := h.disk("nvme0n1", 1)
-	d.hang = make(chan struct{})
+	ctx, leave := context.WithCancel(t.Context())
+	d.hang, d.reached = make(chan struct{}), leave
 	target := h.path("globalmount")
 	for range 3 { // calls do not pile up in the kernel
-		if err := f.Stage(within(t, 10*time.Millisecond), dev, target, "ext4", nil); !errors.Is(err, ErrTimeout) {
+		if err := f.Stage(ctx, dev, target, "ext4", nil); !errors.Is(err, ErrTimeout) {
 			t.Fatalf("%v", err)
 		}
 	}
 	close(d.hang)
-	leave, err := f.lanes.Enter(t.Context(), target)
+	exit, err := f.lanes.Enter(t.Context(), target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	leave()
+	exit()
 	if h.opens != 1 || h.formats() != 0 || h.mounts != 0 {
 		t.Fatalf("%d opens, %q, %d mounts", h.opens, h.runs, h.mounts)
 	}

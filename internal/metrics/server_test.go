@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/rds-csi/rds-csi/internal/metrics"
 )
 
@@ -114,21 +116,23 @@ func fetch(url string) (code int, body string, err error) {
 func TestServeDrains_B21(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	entered, release := make(chan struct{}), make(chan struct{})
-	url, done := served(ctx, t, &metrics.Server{Ready: func(context.Context) error {
-		close(entered)
-		<-release
-		return nil
-	}})
+	s := &metrics.Server{}
+	url, done := served(ctx, t, s)
 	if code, body, err := fetch(url + "/metrics"); code != 200 || err != nil || !strings.Contains(body, "go_goroutines") {
 		t.Errorf("metrics: %d, %v", code, err)
 	}
+	must(t, s.Registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "slow", Help: "Hangs."}, func() float64 {
+		close(entered)
+		<-release
+		return 0
+	})))
 	type answer struct {
 		code int
 		err  error
 	}
 	answered := make(chan answer, 1)
 	go func() {
-		code, _, err := fetch(url + "/readyz")
+		code, _, err := fetch(url + "/metrics")
 		answered <- answer{code, err}
 	}()
 	<-entered

@@ -150,7 +150,7 @@ func TestConnectWaitsForAReconnect(t *testing.T) {
 	m := newMachine(t)
 	i := m.initiator()
 	ctrl, _ := m.add(export{nqn: nqn1, state: "connecting"})
-	_, err := i.Connect(within(t, 20*time.Millisecond), target(nqn1), Options{})
+	_, err := i.Connect(within(t, 500*time.Millisecond), target(nqn1), Options{})
 	if !errors.Is(err, ErrTimeout) || !errors.Is(err, ErrNotLive) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("%v", err)
 	}
@@ -243,13 +243,15 @@ func TestConnectThatOutlivesItsCallerLeaksNothing(t *testing.T) {
 	m := newMachine(t)
 	i := m.initiator()
 	answer, asked := make(chan struct{}), make(chan struct{}, 8)
+	ctx, leave := context.WithCancel(t.Context())
 	m.onFabrics = func(string) error {
 		asked <- struct{}{}
+		leave()
 		<-answer
 		return nil
 	}
 	for range 3 {
-		if _, err := i.Connect(within(t, 20*time.Millisecond), target(nqn1), Options{}); !errors.Is(err, ErrTimeout) {
+		if _, err := i.Connect(ctx, target(nqn1), Options{}); !errors.Is(err, ErrTimeout) {
 			t.Fatalf("%v", err)
 		}
 	}
@@ -288,7 +290,7 @@ func TestDeadTargetDoesNotBlockOthers(t *testing.T) {
 		return nil
 	}
 	var all sync.WaitGroup
-	ctx := within(t, 50*time.Millisecond)
+	ctx, leave := context.WithCancel(t.Context())
 	for n := range 4 {
 		all.Go(func() {
 			if _, err := i.Connect(ctx, target(fmt.Sprintf("%s-%d", nqn1, n)), Options{}); !errors.Is(err, ErrTimeout) {
@@ -300,6 +302,7 @@ func TestDeadTargetDoesNotBlockOthers(t *testing.T) {
 	if _, err := i.Connect(t.Context(), Target{nqn10, "192.0.2.2", 4420}, Options{}); err != nil {
 		t.Error(err)
 	}
+	leave()
 	all.Wait()
 	if len(dead) != 0 {
 		t.Errorf("%d more writes to the dead target", len(dead))
@@ -382,16 +385,21 @@ func TestLateConnectIsObservedAsWhatItBecame(t *testing.T) {
 		i := m.initiator()
 		heard, answer := &events{}, make(chan struct{})
 		i.cfg.Observer = heard
-		m.onFabrics = func(string) error { <-answer; return outcome }
-		if _, err := i.Connect(within(t, 20*time.Millisecond), target(nqn1), Options{}); !errors.Is(err, ErrTimeout) {
+		ctx, leave := context.WithCancel(t.Context())
+		m.onFabrics = func(string) error {
+			leave()
+			<-answer
+			return outcome
+		}
+		if _, err := i.Connect(ctx, target(nqn1), Options{}); !errors.Is(err, ErrTimeout) {
 			t.Fatalf("%v", err)
 		}
 		close(answer)
-		leave, err := i.lanes.Enter(t.Context(), nqn1) // the operation has ended
+		exit, err := i.lanes.Enter(t.Context(), nqn1) // the operation has ended
 		if err != nil {
 			t.Fatal(err)
 		}
-		leave()
+		exit()
 		if got := strings.Join(heard.seen, ";"); got != want {
 			t.Errorf("heard %q, want %q", got, want)
 		}

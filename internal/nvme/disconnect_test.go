@@ -1,6 +1,7 @@
 package nvme
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -112,19 +113,17 @@ func TestHungDisconnectIsBoundedAndSingle_B22(t *testing.T) {
 	m.add(export{nqn: nqn1})
 	m.add(export{nqn: nqn10})
 	hang, begun := make(chan struct{}), make(chan string, 8)
+	ctx, leave := context.WithCancel(t.Context())
 	m.onWrite = func(ctrl, _ string) {
 		if ctrl == "nvme0" {
 			begun <- ctrl
+			leave()
 			<-hang
 		}
 	}
 	for range 3 {
-		start := time.Now()
-		if err := i.Disconnect(within(t, 20*time.Millisecond), nqn1); !errors.Is(err, ErrTimeout) {
+		if err := i.Disconnect(ctx, nqn1); !errors.Is(err, ErrTimeout) {
 			t.Fatalf("%v", err)
-		}
-		if took := time.Since(start); took > time.Second {
-			t.Fatalf("deadline 20ms, took %v", took)
 		}
 	}
 	if err := i.Disconnect(t.Context(), nqn10); err != nil { // another volume goes on

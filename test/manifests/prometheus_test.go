@@ -56,7 +56,7 @@ func TestRealPrometheusEvaluatesAlertsAndDashboard(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	s, err := prometheus.Start(ctx, prometheus.Config{
-		Dir: t.TempDir(), Rules: []string{alertsFile}, Interval: 500 * time.Millisecond,
+		Dir: t.TempDir(), Rules: []string{alertsFile}, Interval: 2 * time.Second,
 		Jobs: map[string][]string{"rds-csi": {page.Listener.Addr().String(), other.Listener.Addr().String()}},
 	})
 	if err != nil {

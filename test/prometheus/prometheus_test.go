@@ -88,7 +88,8 @@ func TestRealPrometheusScrapes(t *testing.T) {
 			"controller": {serve(t, controller(t, true, 16)), serve(t, controller(t, false, 16))},
 			"node":       {serve(t, node)},
 		},
-		Rules: []string{"../../charts/rds-csi/files/alerts.yaml"},
+		Rules:    []string{"../../charts/rds-csi/files/alerts.yaml"},
+		Interval: 3 * time.Second, // also what a scrape may take: a missed one would be a gap
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
