@@ -42,10 +42,16 @@ func (p Path) below() string { return strings.TrimPrefix(p.rel, p.MountPoint()+"
 func makeSubvolumes(dirs []Path) routeros.Value {
 	made := routeros.Part("")
 	for _, dir := range dirs {
-		made = routeros.Part(`?:if ([:len [/file find where name=?]]=0) do={/disk/btrfs/subvolume add fs=$l name=?}; `,
-			made, routeros.Text(dir.File()), routeros.Text(dir.below()))
+		made = routeros.Part(`??; `, made, unlessThere(dir, routeros.Part(`/disk/btrfs/subvolume add fs=$l name=?`, routeros.Text(dir.below()))))
 	}
 	return made
+}
+
+// unlessThere makes a directory that is missing. Volumes share directories: another script may make this one between the look
+// and the making, and then it is there as wanted.
+func unlessThere(dir Path, making routeros.Value) routeros.Value {
+	missing := routeros.Part(`[:len [/file find where name=?]]=0`, routeros.Text(dir.File()))
+	return routeros.Part(`:if (?) do={:onerror e in={?} do={:if (?) do={:error $e}}}`, missing, making, missing)
 }
 
 // subvolumeOrSay runs what makes a subvolume, and makes an error of ours of whatever the device says to it.

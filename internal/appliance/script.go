@@ -70,8 +70,7 @@ func exported(p plan) routeros.Value {
 func makeDirectories(dirs []Path) routeros.Value {
 	made := routeros.Part("")
 	for _, dir := range dirs {
-		made = routeros.Part(`?:if ([:len [/file find where name=?]]=0) do={/file add name=? type=directory}; `,
-			made, routeros.Text(dir.File()), routeros.Text(dir.File()))
+		made = routeros.Part(`??; `, made, unlessThere(dir, routeros.Part(`/file add name=? type=directory`, routeros.Text(dir.File()))))
 	}
 	return made
 }

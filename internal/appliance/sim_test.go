@@ -295,6 +295,24 @@ func TestCreatesAtOnceOfManyNames_B16(t *testing.T) {
 	}
 }
 
+// The first volumes of a pool come at once: each finds the shared directory missing, one makes it, and it is there for all.
+func TestFirstCreatesAtOnceShareTheDirectory(t *testing.T) {
+	for _, filesystem := range []string{"btrfs", "xfs"} {
+		for range 10 {
+			r := startOn(t, filesystem, nil)
+			var wg sync.WaitGroup
+			for i := range 8 {
+				wg.Go(func() {
+					if _, err := r.Create(t.Context(), appliance.CreateRequest{Name: fmt.Sprintf("pvc-%d", i), RequiredBytes: gib}); err != nil {
+						t.Errorf("%s: %v", filesystem, err)
+					}
+				})
+			}
+			wg.Wait()
+		}
+	}
+}
+
 // Deleting and creating at once, the worst of neighbours: no volume ends up without its file, no file without its volume.
 func TestCreateAndDeleteAtOnce(t *testing.T) {
 	r := start(t, nil)
