@@ -2,6 +2,7 @@ package appliance_test
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +20,18 @@ func copied(t *testing.T, quirks map[string]string) (r rig, v appliance.Volume, 
 	release = r.server.Device.HoldCopies()
 	t.Cleanup(release)
 	r.snapshot(t, "snapshot-1", v.ID.Slot)
-	ready(t, func() (int, bool, error) { n := len(r.images(t)); return n, n == 2, nil })
+	ready(t, func() (n int64, half bool, err error) {
+		for _, name := range r.images(t) {
+			info, err := os.Stat(r.device.host(name))
+			if err != nil {
+				return 0, false, err
+			}
+			if name != v.Path.Disk() {
+				n = info.Size()
+			}
+		}
+		return n, n >= gib/2, nil
+	})
 	return r, v, release
 }
 

@@ -182,7 +182,7 @@ func TestFaults(t *testing.T) {
 		"garbage=cut@/disk/add:1":  {routeros.ErrOutcomeUnknown, true},
 		"silence@/disk/add:1":      {routeros.ErrOutcomeUnknown, false},
 		"silence:1":                {routeros.ErrOutcomeUnknown, false},
-		"delay=300ms@/disk/add:1":  {routeros.ErrOutcomeUnknown, true},
+		"delay=1500ms@/disk/add:1": {routeros.ErrOutcomeUnknown, true},
 		"delay=50ms@/disk/add:1":   {nil, true},
 		"reboot@/disk/add:1":       {routeros.ErrOutcomeUnknown, false},
 		"full@/disk/add:1":         {routeros.ErrNoSpace, false},
@@ -191,11 +191,11 @@ func TestFaults(t *testing.T) {
 	for fault, tt := range tests {
 		t.Run(fault, func(t *testing.T) {
 			s := simtest.Start(t, sim.Options{Quirks: map[string]string{"reboot-time": "50ms"}})
-			c := connect(t, s, func(c *routeros.Config) { c.KeepAlive = 300 * time.Millisecond })
+			c := connect(t, s, func(c *routeros.Config) { c.KeepAlive = 3 * time.Second })
 			mustGet(t, c, "vol-1")
 			spares(t, s, 4)
 			inject(t, s, fault)
-			patience := 200 * time.Millisecond
+			patience := time.Second
 			if !errors.Is(tt.want, routeros.ErrOutcomeUnknown) {
 				patience = time.Minute
 			}
@@ -252,7 +252,7 @@ func eventually(t testing.TB, c *routeros.Client, slot string, there bool) []dis
 // B13 on real TCP: connections that are accepted and never answered.
 func TestSilentRDS_B13(t *testing.T) {
 	s := simtest.Start(t, sim.Options{})
-	c := connect(t, s, func(c *routeros.Config) { c.KeepAlive, c.DialTimeout = 300*time.Millisecond, 300*time.Millisecond })
+	c := connect(t, s, func(c *routeros.Config) { c.KeepAlive, c.DialTimeout = 300*time.Millisecond, 3*time.Second })
 	mustGet(t, c, "vol-1")
 	inject(t, s, "silence")
 	for i := range 4 {
@@ -292,7 +292,7 @@ func TestQuirksOfChannels(t *testing.T) {
 		{"channel-limit": "2"},
 		{"channel-limit": "2", "channel-over-limit": "wait"},
 		{"channel-limit": "1", "channel-over-limit": "wait"},
-		{"spare-idle-timeout": "20ms"},
+		{"spare-idle-timeout": "200ms"},
 	}
 	for _, quirks := range tests {
 		for _, serial := range []bool{false, true} {
@@ -310,8 +310,16 @@ func TestQuirksOfChannels(t *testing.T) {
 					})
 				}
 				wg.Wait()
-				if n := s.Device.Counters(); n.Connections != 1 || n.Commands != 81 {
-					t.Errorf("%+v, want one connection and 81 commands", n)
+				if idle, ok := quirks["spare-idle-timeout"]; ok { // the spare channels are closed; the next command needs one
+					d, err := time.ParseDuration(idle)
+					if err != nil {
+						t.Fatal(err)
+					}
+					<-time.After(2 * d)
+				}
+				mustGet(t, c, "vol-1")
+				if n := s.Device.Counters(); n.Connections != 1 || n.Commands != 82 {
+					t.Errorf("%+v, want one connection and 82 commands", n)
 				}
 			})
 		}

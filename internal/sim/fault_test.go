@@ -103,7 +103,7 @@ func TestSilenceOfTheWholeDevice(t *testing.T) {
 		answers <- res.err
 	}()
 	fresh := func() error { // TCP is accepted, and nothing comes
-		c, err := login(r.Server, "csi", 150*time.Millisecond, ssh.PublicKeys(r.Signer))
+		c, err := login(r.Server, "csi", time.Second, ssh.PublicKeys(r.Signer))
 		if err == nil {
 			_ = c.Close()
 		}
@@ -133,7 +133,7 @@ func TestSilenceOfTheWholeDevice(t *testing.T) {
 func TestSilenceIsCounted(t *testing.T) {
 	r := start(t, sim.Options{})
 	inject(t, r, "silence:1")
-	if _, err := login(r.Server, "csi", 150*time.Millisecond, ssh.PublicKeys(r.Signer)); err == nil {
+	if _, err := login(r.Server, "csi", time.Second, ssh.PublicKeys(r.Signer)); err == nil {
 		t.Error("the first connection was answered")
 	}
 	r.dial("csi", ssh.PublicKeys(r.Signer))

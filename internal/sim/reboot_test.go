@@ -14,7 +14,7 @@ import (
 )
 
 func TestReboot(t *testing.T) {
-	r := start(t, quirk("reboot-time", "100ms"))
+	r := start(t, quirk("reboot-time", "1s"))
 	r.add("pvc-1", oneExport+` comment="keep me"`)
 	before, _ := r.Device.Disk("pvc-1")
 	dead := make(chan error)
@@ -36,7 +36,7 @@ func TestReboot(t *testing.T) {
 	if err := <-back; err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took < 100*time.Millisecond {
+	if took := time.Since(began); took < time.Second {
 		t.Errorf("the reboot took %s", took)
 	}
 	r.admin = r.dial("admin", ssh.PublicKeys(r.AdminSigner)) // it answers as soon as Reboot has returned
@@ -219,7 +219,8 @@ func TestRebootsUnderLoad(t *testing.T) {
 	}
 	cancel()
 	work.Wait()
-	if one, ok := r.Device.Disk("base"); !ok || !one.Up {
+	// A reboot may have cut a script short that had switched the export off: then it stays off, and nothing else.
+	if one, ok := r.Device.Disk("base"); !ok || one.Up != one.Export {
 		t.Errorf("%+v", one)
 	}
 }

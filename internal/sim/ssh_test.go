@@ -282,6 +282,9 @@ func TestSpareIdleTimeout(t *testing.T) {
 	if _, err := ch.Read(make([]byte, 1)); err == nil {
 		t.Error("the channel is open")
 	}
+	if err := r.Device.SetQuirk("spare-idle-timeout", "0s"); err != nil {
+		t.Fatal(err)
+	}
 	if res := execOn(r.csi, `:put alive`); res.out != "alive\r\n" {
 		t.Errorf("the connection: %+v", res)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +61,11 @@ func playQEMU(second, arguments string) error {
 	tell(wire.Ready)
 	if strings.Contains(arguments, wire.PlaceVariable+"="+wire.First) {
 		second = "is the first"
-		for fmt.Sprint(ended()) != os.Getenv(untilVariable) {
+		until, err := strconv.Atoi(os.Getenv(untilVariable))
+		if err != nil {
+			return err
+		}
+		for ended() < until {
 			<-time.After(5 * time.Millisecond)
 		}
 		tell(wire.Exit, wire.End)

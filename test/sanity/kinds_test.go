@@ -62,7 +62,7 @@ func others(q sim.Quirk) []string {
 // numbers are values for the switches that are no choice of words.
 func numbers() map[string]string {
 	return map[string]string{
-		"channel-limit": "4", "command-limit": "65536", "spare-idle-timeout": "50ms", "command-time": "2ms",
+		"channel-limit": "4", "command-limit": "65536", "spare-idle-timeout": "250ms", "command-time": "2ms",
 		"max-sessions": "2", "file-copy-time": "40ms", "reboot-time": "50ms",
 	}
 }
