@@ -2,8 +2,9 @@
 # Installs what a target of the Makefile needs, and says so before it does. Does nothing, and needs no root, where
 # everything is there already.
 #
-#   scripts/setup.sh build   Go, git, make
-#   scripts/setup.sh cluster and: Prometheus
+#   scripts/setup.sh build   Go, git, make, the driver's modules
+#   scripts/setup.sh lint    and: the linter's modules
+#   scripts/setup.sh cluster and: Prometheus, the modules of the control plane
 #   scripts/setup.sh test    and: a C compiler for the race detector, QEMU, the file-system tools, the guest's kernel
 #   scripts/setup.sh demo    as test, without the compiler
 set -euo pipefail
@@ -18,6 +19,25 @@ say() { echo "setup: $*"; }
 die() {
 	echo "setup: $*" >&2
 	exit 1
+}
+
+# retry COMMAND... : a mirror or a proxy that fails now and then is asked again, and it is said.
+retry() {
+	local pause
+	for pause in 5 15 45; do
+		if "$@"; then return; fi
+		say "failed: $*; again in $pause s"
+		sleep "$pause"
+	done
+	"$@"
+}
+
+# refresh_packages renews apt's lists. Another apt at work (a fresh machine's daily one) is waited for. A list that cannot be
+# had may be one that is not needed.
+apt=(-o Acquire::Retries=3 -o DPkg::Lock::Timeout=600)
+refresh_packages() {
+	retry "${sudo[@]}" apt-get "${apt[@]}" -o APT::Update::Error-Mode=any update -qq ||
+		say "not all package lists could be renewed; going on with those there are"
 }
 
 # become_root or say what an administrator is to do. sudo is used where it needs no password or somebody can type one.
@@ -59,8 +79,8 @@ install_packages() {
 	command -v apt-get >/dev/null || die "this is no Debian or Ubuntu; please install by hand: $*"
 	become_root "apt-get install --no-install-recommends $*"
 	say "installing Debian packages: $*"
-	"${sudo[@]}" apt-get update -qq
-	"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+	refresh_packages
+	retry "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${apt[@]}" install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 go_is_new_enough() {
@@ -85,7 +105,7 @@ install_go() {
 	command -v go >/dev/null || install_packages golang-go ca-certificates
 	if go_is_new_enough; then return; fi
 	say "fetching Go $go_version as a Go module (this machine has $(cd / && go version | cut -d' ' -f3))"
-	if ! answer=$(cd / && GOFLAGS=-modcacherw go mod download -json "golang.org/toolchain@v0.0.1-go$go_version.$platform"); then
+	if ! answer=$(cd / && GOFLAGS=-modcacherw retry go mod download -json "golang.org/toolchain@v0.0.1-go$go_version.$platform"); then
 		die "$answer"$'\n'"Go $go_version could not be fetched; please install it or a newer one by hand"
 	fi
 	dir=$(sed -n 's/.*"Dir": "\(.*\)".*/\1/p' <<<"$answer")
@@ -103,8 +123,8 @@ fetch_kernel() {
 	if go run ./test/guest fetch; then return; fi
 	become_root "apt-get update"
 	say "renewing the package lists"
-	"${sudo[@]}" apt-get update -qq
-	go run ./test/guest fetch
+	refresh_packages
+	retry go run ./test/guest fetch
 }
 
 # Prometheus and promtool, for the tests of metrics and alerts. Unpacked, not installed: the package would start a server.
@@ -117,21 +137,29 @@ fetch_prometheus() {
 	if ! (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root prometheus 2>/dev/null); then
 		become_root "apt-get update"
 		say "renewing the package lists"
-		"${sudo[@]}" apt-get update -qq
-		(cd "$work" && apt-get download -qq -o APT::Sandbox::User=root prometheus)
+		refresh_packages
+		(cd "$work" && retry apt-get "${apt[@]}" download -qq -o APT::Sandbox::User=root prometheus)
 	fi
 	dpkg-deb -x "$work"/prometheus_*.deb "$work/root"
 	rm -rf "$root" && mv "$work/root" "$root"
 	rm -rf "$work"
 }
 
+# fetch_modules DIR... : what the builds need, so that they find it there.
+fetch_modules() {
+	local dir
+	for dir in "$@"; do
+		(cd "$dir" && retry go mod download)
+	done
+}
+
 guest_tools=(qemu-system-x86_64 mkfs.ext4 e2fsck dumpe2fs mkfs.xfs xfs_db xfs_repair xfs_io mkfs.btrfs blkid mount umount xz ldd dpkg-deb)
 case ${1:-test} in
-build) tools=(git make) ;;
+build | lint) tools=(git make) ;;
 cluster) tools=(git make dpkg-deb) ;;
 demo) tools=(git make "${guest_tools[@]}") ;;
 test) tools=(git make gcc "${guest_tools[@]}") ;;
-*) die "usage: scripts/setup.sh build|cluster|demo|test" ;;
+*) die "usage: scripts/setup.sh build|lint|cluster|demo|test" ;;
 esac
 mapfile -t packages < <(missing_packages "${tools[@]}")
 if [ "${1:-test}" = test ] && ! [ -e /usr/include/stdlib.h ]; then packages+=(libc6-dev); fi
@@ -139,5 +167,11 @@ if grep -qs '^ID=ubuntu' /etc/os-release && ! command -v zstd >/dev/null; then p
 if ! [ -e /etc/ssl/certs/ca-certificates.crt ] && command -v apt-get >/dev/null; then packages+=(ca-certificates); fi
 install_packages "${packages[@]}"
 install_go
+case ${1:-test} in
+test) fetch_modules . tools/helm ;;
+cluster) fetch_modules . test/cluster/tools ;;
+lint) fetch_modules . tools ;;
+*) fetch_modules . ;;
+esac
 case ${1:-test} in demo | test) fetch_kernel ;; esac
 case ${1:-test} in cluster | demo | test) fetch_prometheus ;; esac

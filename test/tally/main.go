@@ -48,7 +48,7 @@ func execute(ctx context.Context, args []string) (good bool, err error) {
 	flags := flag.NewFlagSet("tally", flag.ContinueOnError)
 	flags.StringVar(&o.tiers, "tier", "1,2,3", "which tiers, of 1 to 4; 1 and 2 always run together")
 	flags.StringVar(&o.run, "run", "", "only tests that match, as go test has it")
-	flags.DurationVar(&o.timeout, "timeout", 25*time.Minute, "of each package on the host, and of each guest; tier 4 has twice that")
+	flags.DurationVar(&o.timeout, "timeout", 40*time.Minute, "of each package on the host, and of each guest; tier 4 has twice that")
 	if err := flags.Parse(args); err != nil {
 		return errors.Is(err, flag.ErrHelp), nil
 	}
