@@ -5,13 +5,14 @@ import (
 	"log/slog"
 )
 
-// quiet turns everything that client-go says into debug lines: it reports each
-// failed attempt as an error, and source says once what matters of that.
+// quiet turns what client-go says into debug lines: it reports each failed
+// attempt as an error, and source says once what matters of that. What it says
+// beyond its verbosity 4, whole bodies of the API server among it, is nobody's.
 type quiet struct{ slog.Handler }
 
 // Enabled implements slog.Handler.
-func (q quiet) Enabled(ctx context.Context, _ slog.Level) bool {
-	return q.Handler.Enabled(ctx, slog.LevelDebug)
+func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelDebug && q.Handler.Enabled(ctx, slog.LevelDebug)
 }
 
 // Handle implements slog.Handler. logr hands errors over without asking Enabled.
