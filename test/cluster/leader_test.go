@@ -54,6 +54,7 @@ func TestLeaderHandOver(t *testing.T) {
 func TestFrozenLeader(t *testing.T) {
 	i := newInstallation(t)
 	_, _, first := i.attachSixteen()
+	first.silentAfter(5 * time.Second)
 	one, two := i.replica, i.newReplica("-two")
 	two.startController()
 	two.awaitReady()

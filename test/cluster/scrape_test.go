@@ -22,9 +22,15 @@ const (
 
 	perNode = "rds_csi_volume_attachments"
 
-	refused = "refused"                  // the process is not there, or ended while it answered
-	silent  = "no answer within seconds" // it is there, and frozen: nothing of the driver makes a scrape wait
-	absent  = "absent"                   // it answers, and does not say
+	refused = "refused"          // the process is not there, or ended while it answered
+	silent  = "no answer at all" // it is there, and frozen: nothing of the driver makes a scrape wait
+	absent  = "absent"           // it answers, and does not say
+)
+
+// A machine with too much to do may hold up any process for seconds; a whole minute is none of its doing.
+const (
+	tooLong = time.Minute      // for an answer
+	stall   = 10 * time.Second // in a record, and no fault
 )
 
 // stretch is a time in which every scrape said the same.
@@ -59,8 +65,10 @@ type scraper struct {
 	client *http.Client
 	lag    time.Duration // by how much a number may be late; more where a test cuts the driver off
 	ended  sync.WaitGroup
+	over   time.Time // when it ended, to be read after that
 
 	mu      sync.Mutex
+	limit   time.Duration // after which no answer is silence
 	record  []stretch
 	changed chan struct{} // closed, and made anew, at every scrape
 }
@@ -70,9 +78,10 @@ func (r *replica) scrape() *scraper {
 	t := r.of.t
 	s := &scraper{
 		driver: r.of.driver, url: "http://" + r.address + "/metrics", changed: make(chan struct{}), lag: behind,
-		client: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}},
+		limit: tooLong, client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
 	}
 	s.ended.Go(func() {
+		defer func() { s.over = time.Now() }()
 		tick := time.NewTicker(scrapeEvery)
 		defer tick.Stop()
 		for {
@@ -98,7 +107,19 @@ func (r *replica) scrape() *scraper {
 	return s
 }
 
+// silentAfter is for a test that freezes the process: what does not answer by then is silent.
+func (s *scraper) silentAfter(limit time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit = limit
+}
+
 func (s *scraper) ask(ctx context.Context) (said, spread string) {
+	s.mu.Lock()
+	limit := s.limit
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url, nil)
 	if err != nil {
 		return err.Error(), ""
@@ -226,25 +247,45 @@ func (s *scraper) only(t *testing.T, mark int, allowed ...string) {
 		}
 	}
 	t.Logf("%d scrapes in %d stretches", scrapes, len(record))
-	if err := holes(record); err != nil && !slices.Contains(allowed, silent) {
+	if err := holes(record, time.Now()); err != nil && !slices.Contains(allowed, silent) {
 		t.Error(err)
 	}
 }
 
-// holes says whether times are missing in a record. The ticker leaves out what a slow answer took, and the machine may be
-// busy, so a third of all scrapes is enough.
-func holes(record []stretch) error {
+// holes says whether times are missing in a record that goes on until then. The ticker leaves out what a slow answer took,
+// and the machine may be busy: one scrape in a second is enough, and none for a while now and then.
+func holes(record []stretch, until time.Time) error {
 	if len(record) == 0 {
 		return nil
 	}
-	scrapes, took := 0, record[len(record)-1].last.Sub(record[0].first)
+	scrapes, took := 0, until.Sub(record[0].first)
 	for _, s := range record {
 		scrapes += s.scrapes
 	}
-	if scrapes < int(took/scrapeEvery)/3 {
+	if scrapes < int((took-stall)/time.Second) {
 		return fmt.Errorf("%w: %d scrapes in %s", errHoles, scrapes, took)
 	}
 	return nil
 }
 
 var errHoles = errors.New("the record has holes")
+
+func TestHoles(t *testing.T) {
+	began := time.Now()
+	for _, c := range []struct {
+		scrapes int
+		took    time.Duration
+		holes   bool
+	}{
+		{scrapes: 1, took: 2 * time.Second},                // one slow answer
+		{scrapes: 60, took: time.Minute},                   // twenty times slower than wanted
+		{scrapes: 100, took: 90 * time.Second},             // a busy machine
+		{scrapes: 20, took: time.Minute, holes: true},      // begun, and stopped after a second
+		{scrapes: 400, took: 8 * time.Minute, holes: true}, // one that gets ever slower
+	} {
+		record := []stretch{{said: absent, first: began, scrapes: c.scrapes / 2}, {said: "16", scrapes: c.scrapes - c.scrapes/2}}
+		if err := holes(record, began.Add(c.took)); errors.Is(err, errHoles) != c.holes {
+			t.Errorf("%d scrapes in %s: %v", c.scrapes, c.took, err)
+		}
+	}
+}
