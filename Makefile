@@ -25,7 +25,7 @@ demo: ## the driver's main job on real parts in a QEMU guest, narrated; under tw
 	@echo "demo: building the driver, the simulator and the demo"
 	@$(STATIC) -o bin/ ./cmd/rds-csi ./cmd/rds-sim ./test/demo ./test/guest
 	@rm -rf .cache/demo
-	@bin/guest run --quiet --timeout 5m --out .cache/demo --file bin/rds-csi:/usr/bin/rds-csi --file bin/rds-sim:/usr/bin/rds-sim \
+	@bin/guest run --quiet --timeout 25m --out .cache/demo --file bin/rds-csi:/usr/bin/rds-csi --file bin/rds-sim:/usr/bin/rds-sim \
 		--file bin/demo:/usr/bin/demo --file "$$(ls .cache/prometheus/usr/bin/prometheus 2>/dev/null || command -v prometheus):/usr/bin/prometheus" -- demo --logs /out; status=$$?; \
 		if [ $$status -ne 0 ]; then echo "logs of all processes: $(CURDIR)/.cache/demo"; fi; exit $$status
 

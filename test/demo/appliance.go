@@ -91,7 +91,7 @@ func (a *appliance) dial(ctx context.Context) (*ssh.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(60 * time.Second)); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	c, channels, requests, err := ssh.NewClientConn(conn, rdsAddress, &ssh.ClientConfig{

@@ -54,7 +54,7 @@ func (d *demo) history(ctx context.Context) (string, error) {
 	if _, err := d.prometheus.Await(ctx, "sum("+gauge+") == 0", some); err != nil { // the last change may be younger than the last scrape
 		return "", err
 	}
-	scraped, err := d.prometheus.Samples(ctx, gauge, 10*time.Minute)
+	scraped, err := d.prometheus.Samples(ctx, gauge, 30*time.Minute)
 	if err != nil {
 		return "", err
 	}

@@ -60,7 +60,7 @@ func steps() []step {
 }
 
 // stepTimeout is generous: an emulated machine on a busy host is slow, and only a hang should meet it.
-const stepTimeout = 60 * time.Second
+const stepTimeout = 5 * time.Minute
 
 // demo is what the steps share.
 type demo struct {
