@@ -117,7 +117,7 @@ func (d *demo) restore(ctx context.Context) (string, error) {
 	if err := d.checkData(); err != nil { // the pod's own
 		return "", err
 	}
-	if err := d.expectSecond(ctx); err != nil {
+	if err := d.witnessed(ctx, "live", 2); err != nil {
 		return "", err
 	}
 	d.say("the second pod is done: unpublished, unstaged, deleted")
@@ -138,12 +138,6 @@ func (d *demo) bring(ctx context.Context, v *volume) error {
 		return err
 	}
 	return d.callNodePublish(ctx, v)
-}
-
-// expectSecond waits until Prometheus has seen both connections: a busy machine may be through with them between two scrapes.
-func (d *demo) expectSecond(ctx context.Context) error {
-	_, err := d.prometheus.Await(ctx, gauge+`{state="live"} == 2`, some)
-	return err
 }
 
 // compare holds what was restored against what was there when the snapshot was taken.

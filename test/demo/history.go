@@ -24,15 +24,22 @@ func (d *demo) watch(ctx context.Context) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
-	d.say("$ prometheus, scraping the controller and the node every second")
+	d.say("$ prometheus, scraping the controller and the node every two seconds")
 	var err error
 	d.prometheus, err = prometheus.Start(context.WithoutCancel(ctx), prometheus.Config{
-		Dir: dir, Interval: time.Second, Jobs: map[string][]string{"controller": {controllerHTTP}, "node": {nodeHTTP}},
+		Dir: dir, Interval: 2 * time.Second, Jobs: map[string][]string{"controller": {controllerHTTP}, "node": {nodeHTTP}},
 	})
 	if err != nil {
 		return err
 	}
 	_, err = d.prometheus.Await(ctx, "sum(up) == 2", some)
+	return err
+}
+
+// witnessed waits until Prometheus has seen a state that the kernel is in: a busy machine may be through with it between two
+// scrapes, and a scrape that takes longer than from one to the next is none.
+func (d *demo) witnessed(ctx context.Context, state string, connections int) error {
+	_, err := d.prometheus.Await(ctx, fmt.Sprintf("%s{state=%q} == %d", gauge, state, connections), some)
 	return err
 }
 

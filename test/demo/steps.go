@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -23,7 +24,7 @@ func (d *demo) start(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	d.sim, err = d.run("rds-sim", "rds-sim", "--ssh-address", rdsAddress, "--data", rdsFolder, "--nvme-address", "127.0.0.1", "--quirk", "reboot-time=5s")
+	d.sim, err = d.run("rds-sim", "rds-sim", "--ssh-address", rdsAddress, "--data", rdsFolder, "--nvme-address", "127.0.0.1", "--quirk", "reboot-time=15s")
 	if err != nil {
 		return "", err
 	}
@@ -202,12 +203,18 @@ func (d *demo) reboot(ctx context.Context) (string, error) {
 	if err := d.load.goesOn(ctx); err != nil {
 		return "", err
 	}
+	if err := d.witnessed(ctx, "live", 1); err != nil {
+		return "", err
+	}
 	before, _, _ := d.load.progress()
 	d.say("%d blocks are safe; the administrator reboots the RDS", before)
 	if _, err := d.show(ctx, "/system/reboot"); err != nil {
 		return "", err
 	}
 	if err := d.awaitConnections(ctx, "while the RDS is away", connecting); err != nil {
+		return "", err
+	}
+	if err := d.keepAway(ctx); err != nil {
 		return "", err
 	}
 	if err := d.awaitConnections(ctx, "when it is back", live); err != nil {
@@ -218,7 +225,22 @@ func (d *demo) reboot(ctx context.Context) (string, error) {
 	}
 	after, longest, _ := d.load.progress()
 	d.say("the pod goes on: %d blocks are safe, none failed, the slowest took %.1fs", after, longest.Seconds())
-	return fmt.Sprintf("no I/O error, the pod waited %.1fs, checksum right", longest.Seconds()), d.checkData()
+	if err := d.checkData(); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("no I/O error, the pod waited %.1fs, checksum right", longest.Seconds()), d.witnessed(ctx, "live", 1)
+}
+
+// keepAway holds the RDS, which is booting, until Prometheus has seen as well what its absence does.
+func (d *demo) keepAway(ctx context.Context) error {
+	if err := d.sim.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	err := d.witnessed(ctx, "connecting", 1)
+	if err == nil {
+		d.say("Prometheus has seen it too; until then the RDS was kept from coming back")
+	}
+	return errors.Join(err, d.sim.cmd.Process.Signal(syscall.SIGCONT))
 }
 
 // kill ends the node plugin under the running pod. What it must know afterwards it finds in the kernel.
