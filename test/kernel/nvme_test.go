@@ -345,8 +345,12 @@ func TestIdentifiersChangeOnReconnect(t *testing.T) {
 // Rule 9: the target's notice of a namespace gets lost; only a rescan shows it.
 func TestNamespaceThatNeedsARescan(t *testing.T) {
 	i, e := newInitiator(t), newExport(t, "disk-1", 32*mib)
-	e.enable(false)
 	c := connectRaw(t, e, ourHost(t), "")
+	// The kernel's first scan runs in the background, and so does the one after a notice: each is over when what it found is
+	// to be seen.
+	eventually(t, "the namespace is there", func() bool { _, err := i.Find(e.nqn); return err == nil })
+	e.enable(false)
+	eventually(t, "the namespace is gone", func() bool { _, err := i.Find(e.nqn); return errors.Is(err, nvme.ErrNoNamespace) })
 	muteEvents(t, "/dev/"+filepath.Base(c))
 	e.enable(true)
 	if _, err := i.Find(e.nqn); !errors.Is(err, nvme.ErrNoNamespace) {
