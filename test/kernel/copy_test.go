@@ -84,7 +84,7 @@ func (c *claim) copiedByTwo() *csi.Snapshot {
 	release := device.HoldCopies()
 	defer release()
 	request := &csi.CreateSnapshotRequest{Name: "snapshot", SourceVolumeId: c.id()}
-	must(t, device.Inject("delay=500ms@:execute:1")) // after which it does what it was told, also when nobody waits for it
+	must(t, device.Inject("delay=5s@:execute:1")) // after which it does what it was told, also when nobody waits for it
 	first, answer := c.s.launch(), make(chan error, 1)
 	go func() {
 		_, err := first.CreateSnapshot(soon(t), request)
