@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,7 +40,7 @@ type export struct {
 // newExport exports a blank volume and takes it away at the end of the test.
 func newExport(t *testing.T, name string, size int64) *export {
 	t.Helper()
-	e := &export{t: t, nqn: "nqn.2000-02.com.mikrotik:" + name, file: filepath.Join(t.TempDir(), name+".img"), port: freePort(t)}
+	e := &export{t: t, nqn: "nqn.2000-02.com.mikrotik:" + name, file: filepath.Join(t.TempDir(), name+".img"), port: newPort()}
 	e.subsystem = filepath.Join(configfs, "subsystems", e.nqn)
 	e.entry = filepath.Join(configfs, "ports", strconv.Itoa(e.port))
 	must(t, os.WriteFile(e.file, nil, 0o600))
@@ -323,13 +324,11 @@ func (c choke) serve() {
 	}
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	must(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
-}
+// lastPort is below those that the kernel gives to connections of its own choice (from 32768): an export that is down for a
+// while finds its port free again, although initiators try to connect all the time.
+var lastPort atomic.Int32
+
+func newPort() int { return 20000 + int(lastPort.Add(1)) }
 
 func must(t *testing.T, err error) {
 	t.Helper()
