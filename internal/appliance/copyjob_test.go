@@ -129,3 +129,26 @@ func TestSnapshotIDs(t *testing.T) {
 		}
 	}
 }
+
+// A list of files is not of one instant. What is seen of a copy that ends meanwhile, its image or the mark of its job without any
+// other one, is looked at again: it is neither begun anew nor absent.
+func TestACopyThatEndsWhileItIsListed(t *testing.T) {
+	const name = "snapshot-1"
+	source, id := SlotFor("homelab", "x"), SnapshotIDFor("homelab", name)
+	file := `{"name":"storage-pool/k8s/` + id + "." + source + "."
+	job, img := file+`job","contents":"*5 2026-11-23 12:00:00"}`, file+`img","size":1048576}`
+	whole := "[" + img + "," + job + "," + file + `done","contents":"` + newMark(name, 1<<20).String() + `"}]`
+	for _, torn := range []string{job, img, img + "," + job} {
+		look := func(files string) []string { return []string{jobsWord, files, "[]", "+00:00 2026-11-23 12:00:01"} }
+		seen, after := look("["+torn+"]"), look(whole)
+		item := ours("x", 1<<20)
+		r, c := newRDS(t, append([]string{item}, seen...), after)
+		if s, err := r.CreateSnapshot(t.Context(), SnapshotRequest{Name: name, Source: source}); err != nil || !s.Ready || len(c.sent) != 2 {
+			t.Errorf("%s: %+v, %v, %d commands", torn, s, err, len(c.sent))
+		}
+		r, c = newRDS(t, seen, append([]string{"[]"}, after...))
+		if s, err := r.GetSnapshot(t.Context(), id); err != nil || !s.Ready || len(c.sent) != 2 {
+			t.Errorf("%s: %+v, %v, %d commands", torn, s, err, len(c.sent))
+		}
+	}
+}

@@ -158,10 +158,11 @@ func (s sighting) progress() float64 {
 	}
 }
 
-// unmarked says that an image was seen and nothing that says what it is. A list of files is not of one instant: it may miss the
-// mark that a job puts down in place of another one, or have seen the image before it was whole. What looks so is looked at again.
+// unmarked says that an image or the mark of a job was seen and nothing that says what it is. A list of files is not of one
+// instant: it may miss the mark that a job puts down in place of another one, and the image if that came as late, or have seen the
+// image before it was whole. What looks so is looked at again.
 func (s sighting) unmarked() bool {
-	return !s.subvolume && !s.spoilt && (len(s.marks) == 0 && !s.image.IsZero() || s.has(done) && s.phase() != proven)
+	return !s.subvolume && !s.spoilt && (len(s.marks) == 0 && (!s.image.IsZero() || s.job != "") || s.has(done) && s.phase() != proven)
 }
 
 // look adds to a script what sightings are read from: the jobs that run, files and subvolumes by regular expressions of their
