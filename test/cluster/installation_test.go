@@ -35,6 +35,7 @@ type installation struct {
 	pod       string              // of the controller, for what looks for it; mostly there is none
 	flags     map[string][]string // of sidecars, by container, in the place of the chart's
 	api       *controlplane.Proxy // the controllers' way to the API server
+	alone     bool                // the controllers: nobody starts one again
 
 	simulators map[string]*controlplane.Process // by the name of the RDS
 
@@ -141,7 +142,13 @@ func (r *replica) socket() string { return r.of.in("csi" + r.name + ".sock") }
 // launch starts a program that is ended with the test, with a log of its own.
 func (i *installation) launch(name, program string, args ...string) *controlplane.Process {
 	i.t.Helper()
-	p, err := plane.Launcher.Start(i.class+"-"+name, program, args...)
+	return i.keep(nil, name, program, args...)
+}
+
+// keep does so, and starts it again where again agrees.
+func (i *installation) keep(again func() bool, name, program string, args ...string) *controlplane.Process {
+	i.t.Helper()
+	p, err := plane.Launcher.Keep(again, i.class+"-"+name, program, args...)
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -176,23 +183,56 @@ func (i *installation) startSimulator(name string, args ...string) (rds map[stri
 // startController starts the driver, again if need be, and does not wait. In a cluster its identity is the pod's name.
 func (r *replica) startController() {
 	r.of.t.Helper()
-	r.controller = r.of.launch("rds-csi"+r.name, filepath.Join(built, "rds-csi"), r.of.chart.arguments(r.of.t, "rds-csi",
+	r.controller = r.of.keep(r.again("rds-csi"+r.name), "rds-csi"+r.name, filepath.Join(built, "rds-csi"), r.of.chart.arguments(r.of.t, "rds-csi",
 		"--config="+r.of.in("driver.yaml"), "--endpoint=unix://"+r.socket(), "--metrics-address="+r.address,
 		"--kubeconfig="+r.of.in("driver.kubeconfig"), "--leader-election-identity=controller"+r.name)...)
 }
 
-// awaitReady waits for the driver's own word; the answer says more.
-func (r *replica) awaitReady() (note string) {
+// unsupervised is for a test that is about who leads, or ends leading: nobody starts its controllers again.
+func unsupervised(i *installation, _ values) { i.alone = true }
+
+// again starts a controller that ended because it could not renew its Lease, which it does by design where the machine
+// gives it, or the API server, no time for ten seconds: as the kubelet would. Twice is no accident any more, and what ends
+// in another way is not started. A run that had any keeps its logs.
+func (r *replica) again(name string) func() bool {
+	if r.of.alone {
+		return nil
+	}
+	log, times := filepath.Join(plane.Logs(), r.of.class+"-"+name+".log"), 0
+	return func() bool {
+		if times++; times > 1 || !saysLast(log, "leadership lost") {
+			return false
+		}
+		leasesLost.Add(1)
+		r.of.t.Logf("%s: %s lost its Lease and is started again", time.Now().Format(time.StampMilli), name)
+		fmt.Fprintf(os.Stderr, "cluster: %s: %s lost its Lease and is started again, see %s\n", r.of.t.Name(), name, log)
+		return true
+	}
+}
+
+// saysLast says whether the last line of a log has that.
+func saysLast(log, what string) bool {
+	text, err := os.ReadFile(log)
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return err == nil && strings.Contains(lines[len(lines)-1], what)
+}
+
+// awaitReady waits for the driver's own word.
+func (r *replica) awaitReady() {
 	r.of.t.Helper()
-	r.of.poll("the controller is ready", r.controller, func(ctx context.Context) error {
+	r.awaitNote("")
+}
+
+// awaitNote waits until that word says so. It is ready before it has read for the first time who leads.
+func (r *replica) awaitNote(want string) {
+	r.of.t.Helper()
+	r.of.poll(fmt.Sprintf("the controller is ready and says %q", want), r.controller, func(ctx context.Context) error {
 		status, body, err := get(ctx, "http://"+r.address+"/readyz")
-		if err == nil && status != http.StatusOK {
+		if err == nil && (status != http.StatusOK || !strings.Contains(body, want)) {
 			err = fmt.Errorf("%d: %s", status, body)
 		}
-		note = body
 		return err
 	})
-	return note
 }
 
 // poll is for what nobody tells of.

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -21,7 +20,7 @@ import (
 // both, made within ten seconds, in its first list, refuses both until one of them is gone.
 func TestHandOverLosesNoIntent(t *testing.T) {
 	t.Parallel()
-	i := newInstallation(t)
+	i := newInstallation(t, unsupervised)
 	a, b := i.node("a"), i.node("b")
 	volumes := i.claims(2)
 	found, watched := volumes[0], volumes[1]
@@ -29,9 +28,7 @@ func TestHandOverLosesNoIntent(t *testing.T) {
 	one.stopSidecar("csi-attacher") // nothing is written down
 	i.admitAndRefuse(found, a, b)
 	two.startController()
-	if note := two.awaitReady(); !strings.Contains(note, "standby") {
-		t.Fatalf("the second replica says %q", note)
-	}
+	two.awaitNote("standby, controller leads")
 	i.admitAndRefuse(watched, a, b)
 
 	one.die()

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"strings"
 	"testing"
 	"time"
 )
@@ -11,14 +10,12 @@ import (
 // Two replicas. Whoever leads says the number and decides; the other says nothing; whatever ends the leader, the next
 // one knows what was attached, and at no time do both say a number.
 func TestLeaderHandOver(t *testing.T) {
-	i := newInstallation(t)
+	i := newInstallation(t, unsupervised)
 	volumes, nodes, first := i.attachSixteen()
 	one, two := i.replica, i.newReplica("-two")
 	two.startController()
 	two.startSidecars()
-	if note := two.awaitReady(); !strings.Contains(note, "standby, controller leads") {
-		t.Fatalf("the second replica says %q", note)
-	}
+	two.awaitNote("standby, controller leads")
 	second := two.scrape()
 	second.await(t, absent)
 	mark := first.mark()
@@ -35,9 +32,7 @@ func TestLeaderHandOver(t *testing.T) {
 
 	one.startController()
 	one.startSidecars()
-	if note := one.awaitReady(); !strings.Contains(note, "standby, controller-two leads") {
-		t.Errorf("the first replica came back and says %q", note)
-	}
+	one.awaitNote("standby, controller-two leads")
 	two.controller.Stop() // releases the Lease: no need to wait until it has run out
 	for _, s := range two.sidecars {
 		s.end()
@@ -52,7 +47,7 @@ func TestLeaderHandOver(t *testing.T) {
 // A leader that is frozen (a machine that swaps, a virtual machine that is moved) until another one leads says no
 // number when it thaws, and ends.
 func TestFrozenLeader(t *testing.T) {
-	i := newInstallation(t)
+	i := newInstallation(t, unsupervised)
 	_, _, first := i.attachSixteen()
 	first.silentAfter(5 * time.Second)
 	one, two := i.replica, i.newReplica("-two")

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -26,6 +27,8 @@ var (
 	seen  *view
 	built string // folder of rds-csi and rds-sim
 	root  string // the checkout
+
+	leasesLost atomic.Int32 // by controllers that were started again (replica.again)
 )
 
 func TestMain(m *testing.M) {
@@ -73,7 +76,7 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	if closed() {
 		plane.Close()
 	}
-	if code == 0 && err == nil {
+	if code == 0 && err == nil && leasesLost.Load() == 0 {
 		err = os.RemoveAll(dir)
 	}
 	return code, err

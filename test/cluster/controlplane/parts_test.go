@@ -132,6 +132,29 @@ func TestLauncher(t *testing.T) {
 	}
 }
 
+func TestKept(t *testing.T) {
+	l := NewLauncher(t.TempDir())
+	defer l.Close()
+	left := 2
+	p, err := l.Keep(func() bool { left--; return left >= 0 }, "kept", "/bin/sh", "-c", "echo begun; exit 3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	if log, err := os.ReadFile(p.Log); string(log) != "begun\nbegun\nbegun\n" {
+		t.Errorf("started again twice it says %q, %v", log, err)
+	}
+	if err := p.Err(); !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("its last end: %v", err)
+	}
+
+	p, err = l.Keep(func() bool { t.Error("it was killed, and is to be started again"); return true }, "killed", "/bin/sh", "-c", "exec tail -f /dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Kill()
+}
+
 func TestBuildSaysWhatFailed(t *testing.T) {
 	module := t.TempDir()
 	for name, text := range map[string]string{
@@ -168,7 +191,21 @@ func TestFreeAddressIsNoneOfTheKernels(t *testing.T) {
 		t.Fatal(err)
 	}
 	at, err := net.ResolveTCPAddr("tcp", address)
-	if err != nil || at.Port >= ephemeralFrom() || !at.IP.IsLoopback() {
+	if err != nil || at.Port == 0 || !at.IP.IsLoopback() {
 		t.Errorf("%s, %v", address, err)
+	}
+	if first := ephemeralFrom(); first > lowestPort && at.Port >= first { // else there is no other
+		t.Errorf("%s is among the kernel's own, from %d on", address, first)
+	}
+}
+
+func TestPortBetween(t *testing.T) {
+	for range 100 {
+		if port := portBetween(10, 12); port < 10 || port > 12 {
+			t.Errorf("port %d is not between 10 and 12", port)
+		}
+	}
+	if only, none := portBetween(10, 10), portBetween(10, 9); only != 10 || none != 0 {
+		t.Errorf("of one port %d, of none %d", only, none)
 	}
 }

@@ -22,12 +22,15 @@ const stopGrace = 5 * time.Second
 type Process struct {
 	Name string
 	Log  string
-	cmd  *exec.Cmd
 	done chan struct{}
 	err  error // why it ended, to be read after done
+
+	mu    sync.Mutex
+	cmd   *exec.Cmd
+	again func() bool // whether it is to be started again; nil: never, or not any more
 }
 
-// Done is closed when the process has ended.
+// Done is closed when the process has ended, and is not started again.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Err is why it ended; nil while it runs.
@@ -42,14 +45,29 @@ func (p *Process) Err() error {
 
 // Kill ends it as the kernel's out-of-memory killer would, and waits until it is gone.
 func (p *Process) Kill() {
-	_ = p.cmd.Process.Kill() // it may have ended by itself
+	p.end(syscall.SIGKILL)
 	<-p.done
+}
+
+// end signals a process that is not to be started again.
+func (p *Process) end(signals ...os.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.again = nil
+	for _, s := range signals {
+		_ = p.cmd.Process.Signal(s) // it may have ended by itself
+	}
+}
+
+func (p *Process) signal(s os.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd.Process.Signal(s)
 }
 
 // Stop asks politely first.
 func (p *Process) Stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGCONT) // a paused one hears nothing else
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	p.end(syscall.SIGCONT, syscall.SIGTERM) // a paused one hears nothing else
 	select {
 	case <-p.done:
 	case <-time.After(stopGrace):
@@ -58,10 +76,10 @@ func (p *Process) Stop() {
 }
 
 // Pause stops it in the middle of whatever it does; its connections stay open and silent.
-func (p *Process) Pause() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+func (p *Process) Pause() error { return p.signal(syscall.SIGSTOP) }
 
 // Resume lets it go on.
-func (p *Process) Resume() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
+func (p *Process) Resume() error { return p.signal(syscall.SIGCONT) }
 
 // Launcher starts processes that cannot outlive this one, however it ends.
 //
@@ -133,27 +151,49 @@ func (l *Launcher) startHere(p *Process) error {
 
 // Start runs a program. A second start under the same name goes on in the same log.
 func (l *Launcher) Start(name, program string, args ...string) (*Process, error) {
-	p := &Process{Name: name, Log: filepath.Join(l.logs, name+".log"), done: make(chan struct{})}
+	return l.Keep(nil, name, program, args...)
+}
+
+// Keep runs a program, and runs it again when it has ended by itself and again, if there is one, agrees.
+func (l *Launcher) Keep(again func() bool, name, program string, args ...string) (*Process, error) {
+	p := &Process{Name: name, Log: filepath.Join(l.logs, name+".log"), done: make(chan struct{}), again: again}
 	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	p.cmd = exec.Command(program, args...) //nolint:noctx // it outlives the call; Stop, Kill and Close end it
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true} // an interrupt at the terminal is for us, we end them in order
+	p.cmd = commandOf(log, program, args)
 	if err := l.start(p); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, errors.Join(err, log.Close()))
 	}
 	go func() {
-		p.err = p.cmd.Wait()
+		for p.err = p.cmd.Wait(); l.restarted(p, log, program, args); p.err = p.cmd.Wait() {
+		}
 		if p.err == nil {
 			p.err = errors.New("exit status 0")
 		}
 		_ = log.Close()
-		l.note(p, false)
 		close(p.done)
 	}()
 	return p, nil
+}
+
+func commandOf(log *os.File, program string, args []string) *exec.Cmd {
+	cmd := exec.Command(program, args...) //nolint:noctx // it outlives the call; Stop, Kill and Close end it
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true} // an interrupt at the terminal is for us, we end them in order
+	return cmd
+}
+
+// restarted is after the end of a process.
+func (l *Launcher) restarted(p *Process, log *os.File, program string, args []string) bool {
+	l.note(p, false)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.again == nil || !p.again() {
+		return false
+	}
+	p.cmd = commandOf(log, program, args)
+	return l.start(p) == nil
 }
 
 func (l *Launcher) note(p *Process, running bool) {
