@@ -123,17 +123,19 @@ func TestAPIServerDownAtStart(t *testing.T) {
 // Lease is good. Then it ends itself: another one may lead. Started again, it knows nothing until the API server is back.
 func TestAPIServerGoneForAWhile(t *testing.T) {
 	const outage, lease = 25 * time.Second, 15 * time.Second // lease: leaseDuration in internal/kube
-	i := newInstallation(t)
+	i := newInstallation(t, unsupervised)
 	_, _, s := i.attachSixteen()
 	mark := s.mark()
+	i.awaitRenewed()
 	i.must(plane.APIServer().Pause())
-	s.awaitMore(t, 20)
+	s.forAWhile()
 	i.must(plane.APIServer().Resume())
 	s.await(t, "16")
 
+	i.awaitRenewed()
 	down := time.Now()
 	plane.APIServer().Kill() // asked to end it would answer on for a while
-	s.awaitMore(t, 20)
+	s.forAWhile()
 	if record := s.from(mark); says(record, absent) || says(record, refused) {
 		t.Errorf("the number was lost although the controller ran all the time: %v", record)
 	}
@@ -193,16 +195,18 @@ func TestWatchCutAndCompacted(t *testing.T) {
 	i := newInstallation(t)
 	volumes, nodes, s := i.attachSixteen()
 	s.lag = patience
+	i.forgetfulAPIServer()
+	s.await(t, "16")
+	i.awaitRenewed() // it lasts through what follows
 	mark := s.mark()
 	i.api.Down()
-	for k := range 3 { // the attacher works on: it has its own way to the API server
-		name := attachmentName(volumes[k], nodes[k%len(nodes)])
-		i.detach(name)
-		i.awaitGone(name)
+	gone := make([]string, 3) // the attacher works on: it has its own way to the API server
+	for k := range gone {
+		gone[k] = attachmentName(volumes[k], nodes[k%len(nodes)])
+		i.detach(gone[k])
 	}
+	i.awaitGone(gone...)
 	i.must(plane.Compact(t.Context()))
-	plane.APIServer().Kill() // its own memory of past events goes with it, and the Lease lasts through a kill and a start
-	i.must(plane.StartAPIServer(t.Context()))
 	s.only(t, mark, "16")
 	mark = s.mark()
 	since := time.Now()
@@ -215,6 +219,32 @@ func TestWatchCutAndCompacted(t *testing.T) {
 	i.awaitAttached(i.attach(volumes[0], nodes[1])) // and it decides again
 	s.await(t, "14")
 	s.only(t, mark, "13", "14")
+}
+
+// forgetfulAPIServer starts the API server anew, for this test, without its memory of past events of VolumeAttachments: what
+// etcd has compacted is gone then. A restart alone empties that memory as well, but would have to fall into the time for
+// which the controller, cut off, is good by its Lease.
+func (i *installation) forgetfulAPIServer() {
+	i.t.Helper()
+	again := func(flags ...string) {
+		plane.APIServer().Kill() // asked to end it would answer on for a while
+		i.must(plane.StartAPIServer(background(), flags...))
+	}
+	i.t.Cleanup(func() { again() })
+	again("--watch-cache-sizes=volumeattachments.storage.k8s.io#0")
+}
+
+// awaitRenewed waits until the leader renews its Lease from now on.
+func (i *installation) awaitRenewed() {
+	i.t.Helper()
+	since := time.Now()
+	i.poll("the Lease is renewed", i.controller, func(ctx context.Context) error {
+		lease, err := plane.Admin.CoordinationV1().Leases(i.namespace).Get(ctx, i.driver+"-controller", metav1.GetOptions{})
+		if err == nil && (lease.Spec.RenewTime == nil || !lease.Spec.RenewTime.After(since)) {
+			err = fmt.Errorf("not since %s", lease.Spec.RenewTime)
+		}
+		return err
+	})
 }
 
 // mustHaveBeenGone asserts that the controller wanted to go on from a version that is gone, and then listed the

@@ -217,7 +217,16 @@ func (s *scraper) await(t *testing.T, want string) {
 // awaitMore waits until that many more scrapes were made.
 func (s *scraper) awaitMore(t *testing.T, scrapes int) {
 	t.Helper()
-	deadline := time.NewTimer(patience)
+	if !s.more(scrapes, patience) {
+		t.Fatalf("no %d scrapes within %s", scrapes, patience)
+	}
+}
+
+// forAWhile waits for twenty more scrapes, and not for long where they are slow: for outages that the Lease outlives.
+func (s *scraper) forAWhile() { s.more(20, 3*time.Second) }
+
+func (s *scraper) more(scrapes int, within time.Duration) bool {
+	deadline := time.NewTimer(within)
 	defer deadline.Stop()
 	for range scrapes {
 		s.mu.Lock()
@@ -226,9 +235,10 @@ func (s *scraper) awaitMore(t *testing.T, scrapes int) {
 		select {
 		case <-changed:
 		case <-deadline.C:
-			t.Fatalf("no %d scrapes within %s", scrapes, patience)
+			return false
 		}
 	}
+	return true
 }
 
 // only asserts on the whole record since a mark: nothing was ever said but what is allowed, and somebody asked all the

@@ -59,7 +59,8 @@ func Start(ctx context.Context, programs Programs, dir string) (_ *ControlPlane,
 	if c.Admin, err = kubernetes.NewForConfig(c.Config()); err != nil {
 		return nil, err
 	}
-	for _, start := range []func(context.Context) error{c.startEtcd, c.StartAPIServer, c.startControllerManager, c.startScheduler} {
+	apiServer := func(ctx context.Context) error { return c.StartAPIServer(ctx) }
+	for _, start := range []func(context.Context) error{c.startEtcd, apiServer, c.startControllerManager, c.startScheduler} {
 		if err := start(ctx); err != nil {
 			return nil, err
 		}

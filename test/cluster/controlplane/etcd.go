@@ -9,8 +9,8 @@ import (
 )
 
 // Compact throws away every revision but the newest, as etcd does every few minutes: whoever wants to go on from an
-// older one is told 410 Gone, once the API server has nothing newer in its own memory either (a restart empties that).
-// It goes through etcd's own HTTP gateway.
+// older one is told 410 Gone, where the API server has no memory of past events (--watch-cache-sizes). It goes through
+// etcd's own HTTP gateway.
 func (c *ControlPlane) Compact(ctx context.Context) error {
 	var at struct{ Header struct{ Revision string } }
 	if err := c.askEtcd(ctx, "/v3/kv/range", map[string]any{"key": []byte("/registry")}, &at); err != nil {

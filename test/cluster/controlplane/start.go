@@ -52,8 +52,8 @@ func (c *ControlPlane) startEtcd(ctx context.Context) error {
 }
 
 // StartAPIServer starts it, again if need be: on a port that the last one did not have, since that one may still be
-// closing its connections.
-func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
+// closing its connections. The flags are beside the usual ones, this time.
+func (c *ControlPlane) StartAPIServer(ctx context.Context, flags ...string) error {
 	address, err := FreeAddress(ctx)
 	if err != nil {
 		return err
@@ -66,15 +66,16 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
 	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
 		return err
 	}
-	c.apiServer, err = c.launch(ctx, "kube-apiserver", healthy("https://"+address+"/readyz"),
-		"--etcd-servers", "http://"+c.etcd, "--bind-address", host, "--secure-port", port, "--advertise-address", host,
+	flags = append([]string{
+		"--etcd-servers", "http://" + c.etcd, "--bind-address", host, "--secure-port", port, "--advertise-address", host,
 		"--endpoint-reconciler-type", "none", "--service-cluster-ip-range", "10.0.0.0/24",
 		"--tls-cert-file", c.credentials.serving, "--tls-private-key-file", c.credentials.servingKey, "--cert-dir", c.in("pki"),
 		"--service-account-issuer", "https://kubernetes.default.svc",
 		"--service-account-key-file", c.credentials.accountKey, "--service-account-signing-key-file", c.credentials.accountKey,
 		"--authorization-mode", "Node,RBAC", "--token-auth-file", c.credentials.tokens, "--allow-privileged=true", "--profiling=false",
-		"--audit-policy-file", policy, "--audit-log-path", c.AuditLog())
-	if err != nil {
+		"--audit-policy-file", policy, "--audit-log-path", c.AuditLog(),
+	}, flags...)
+	if c.apiServer, err = c.launch(ctx, "kube-apiserver", healthy("https://"+address+"/readyz"), flags...); err != nil {
 		return err
 	}
 	c.apiAddress = address
