@@ -163,7 +163,7 @@ func (i *installation) mountedByPod(suffix, node string) (volume *corev1.Persist
 // controller is killed after it has said yes and before Kubernetes has written that down. (That no volume is ever
 // attached to more nodes than may have it, every test asserts: prepare.)
 func TestTwoWantOneVolume(t *testing.T) {
-	const late = 300 * time.Millisecond
+	const late = 2 * time.Second
 	i := prepare(t)
 	way := i.sidecarsOwnWay()
 	i.startController()
@@ -178,7 +178,7 @@ func TestTwoWantOneVolume(t *testing.T) {
 			i.attach(v, node)
 		}
 	}
-	i.killUnconfirmed(volumes, late/2)
+	i.killUnconfirmed(volumes, late/10)
 	way.Slow(0)
 	i.startController()
 	i.awaitAnswers(volumes, nodes)
@@ -212,7 +212,7 @@ func TestTwoWantOneVolume(t *testing.T) {
 }
 
 // killUnconfirmed kills the controller between what it has granted and what Kubernetes has written down of that, which is
-// later by more than the time that is given.
+// later by much more than the time that is given.
 func (i *installation) killUnconfirmed(volumes []*corev1.PersistentVolume, within time.Duration) {
 	i.t.Helper()
 	after := 1 + rand.IntN(len(volumes))
