@@ -15,10 +15,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// reconciled sets how the driver and the attacher look after what is attached: the one looks every second.
+// reconciled sets how the driver and the attacher look after what is attached: the one looks every few seconds, and forgets
+// what it found when it could not for three times as long.
 func reconciled(grace, attacher string) func(*installation, values) {
 	return func(i *installation, v values) {
-		v["config"].(map[string]any)["reconcile"] = map[string]any{"interval": "1s", "grace": grace}
+		v["config"].(map[string]any)["reconcile"] = map[string]any{"interval": "5s", "grace": grace}
 		i.flags = map[string][]string{"csi-attacher": {"--reconcile-sync=" + attacher}}
 	}
 }
@@ -236,17 +237,6 @@ func (f *follower) from(t *testing.T, series, want string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.record[series] = []string{want}
-}
-
-// awaitTold waits until the series has said so once: what is short is over before anybody asks.
-func (f *follower) awaitTold(t *testing.T, series, want string) {
-	t.Helper()
-	f.until(t, series+" says "+want, func() error {
-		if said := f.record[series]; !slices.Contains(said, want) {
-			return fmt.Errorf("it said %v", said)
-		}
-		return nil
-	})
 }
 
 // until asks at every scrape, with the record at hand.
