@@ -64,6 +64,16 @@ func TestTopology(t *testing.T) {
 	i.must(i.simulators["small"].Pause())
 	i.onRDS(i.podWithClaim("meanwhile", b), "large")
 	i.must(i.simulators["small"].Resume())
+
+	i.dropNode(a)
+	i.dropNode(b)
+	seen.until(t, "no capacity is published for nodes that are gone", func() error {
+		left, err := seen.capacities.CSIStorageCapacities(i.namespace).List(everything())
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("%w: %d", errStill, len(left))
+		}
+		return err
+	})
 }
 
 // nodeWithPlugin is a node as its kubelet makes it known: with what the real node plugin tells, with the chart's
