@@ -46,12 +46,13 @@ func TestSnapshot(t *testing.T) {
 }
 
 // On a pool that has to copy, a snapshot waits until its volume is detached, says on which node it is, and is ready when
-// the copy is whole; so is a restored volume. A controller that dies in the middle neither loses nor doubles a copy.
+// the copy is whole; so is a restored volume. A controller that dies in the middle, of which the copy takes long enough,
+// neither loses nor doubles a copy.
 func TestSnapshotByCopy(t *testing.T) {
 	class := ""
 	i := newInstallation(t, func(i *installation, v values) {
 		class = i.class + "-copy"
-		v["config"].(map[string]any)["rds"] = []any{i.startSimulator("slow", "--quirk", "file-copy-time=2s")}
+		v["config"].(map[string]any)["rds"] = []any{i.startSimulator("slow", "--quirk", "file-copy-time=10s")}
 		v.add("storageClasses", storageClass(class, map[string]any{"poolPath": "/raid10/k8s"}))
 	})
 	of := func(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = &class }
