@@ -427,12 +427,12 @@ func TestUnmountUnderAHungTargetIsBounded(t *testing.T) {
 	s.freeze(true)
 	start := time.Now()
 	for range 2 {
-		if err := f.Unmount(within(t, time.Second), staging); !errors.Is(err, filesystem.ErrTimeout) {
+		if err := f.Unmount(within(t, 5*time.Second), staging); !errors.Is(err, filesystem.ErrTimeout) {
 			t.Errorf("%v", err)
 		}
 	}
-	if took := time.Since(start); took > 8*time.Second {
-		t.Errorf("two deadlines of 1 s took %v", took)
+	if took := time.Since(start); took > 30*time.Second {
+		t.Errorf("two deadlines of 5 s took %v", took)
 	}
 	s.freeze(false)
 	must(t, f.Unmount(soon(t), staging))

@@ -174,7 +174,7 @@ func TestTargetReboots(t *testing.T) {
 	if got, err := i.Find(e.nqn); !errors.Is(err, nvme.ErrNotLive) || got.Major != ns.Major || got.Minor != ns.Minor {
 		t.Errorf("%+v %v", got, err)
 	}
-	if _, err := i.Connect(within(t, time.Second), e.target(), nvme.Options{}); !errors.Is(err, nvme.ErrTimeout) || !errors.Is(err, nvme.ErrNotLive) {
+	if _, err := i.Connect(within(t, 5*time.Second), e.target(), nvme.Options{}); !errors.Is(err, nvme.ErrTimeout) || !errors.Is(err, nvme.ErrNotLive) {
 		t.Errorf("%v", err)
 	}
 	if counts, err := i.Connections(); err != nil || counts["connecting"] != 1 {
@@ -208,12 +208,12 @@ func TestConnectToASilentTargetIsBounded(t *testing.T) {
 	s.freeze(true)
 	start := time.Now()
 	for range 2 {
-		if _, err := i.Connect(within(t, time.Second), s.target(e), nvme.Options{}); !errors.Is(err, nvme.ErrTimeout) {
+		if _, err := i.Connect(within(t, 2*time.Second), s.target(e), nvme.Options{}); !errors.Is(err, nvme.ErrTimeout) {
 			t.Fatalf("%v", err)
 		}
 	}
-	if took := time.Since(start); took > 8*time.Second {
-		t.Errorf("two deadlines of 1 s took %v", took)
+	if took := time.Since(start); took > 15*time.Second { // the kernel gives each of them up after 10 s
+		t.Errorf("two deadlines of 2 s took %v", took)
 	}
 	connect(t, i, other) // waits for the kernel's one mutex, not for ever
 	s.freeze(false)      // the connect may still come about now
@@ -235,9 +235,9 @@ func TestDisconnectUnderAHungTargetIsBounded(t *testing.T) {
 	s.freeze(true)
 	for range 2 {
 		start := time.Now()
-		err := i.Disconnect(within(t, 2*time.Second), e.nqn)
-		if took := time.Since(start); took > 6*time.Second {
-			t.Errorf("deadline 2 s, took %v", took)
+		err := i.Disconnect(within(t, 5*time.Second), e.nqn)
+		if took := time.Since(start); took > 20*time.Second { // the kernel's own commands have a minute
+			t.Errorf("deadline 5 s, took %v", took)
 		}
 		t.Logf("under a hung target: %v", err)
 		if err != nil && !errors.Is(err, nvme.ErrTimeout) {
