@@ -106,7 +106,8 @@ type watcher struct {
 func watched(t *testing.T, address string) watcher {
 	t.Helper()
 	s, err := prometheus.Start(context.WithoutCancel(t.Context()), prometheus.Config{
-		Dir: t.TempDir(), Interval: scrapeEvery, Jobs: map[string][]string{"controller": {address}},
+		// Its limit for an answer is as long: on a busy machine 50 ms are too little for one.
+		Dir: t.TempDir(), Interval: 4 * scrapeEvery, Jobs: map[string][]string{"controller": {address}},
 		Rules: []string{filepath.Join(root, "charts", "rds-csi", "files", "alerts.yaml")},
 	})
 	if err != nil {
@@ -137,7 +138,7 @@ func (w watcher) only(t *testing.T, want float64) {
 	w.await(t, gauge, func(got []prometheus.Sample) bool { return len(got) == 1 && got[0].Value == want })
 	within := time.Since(w.since) + time.Second
 	kept, err := w.server.Samples(t.Context(), gauge, within)
-	if err != nil || len(kept) < 20 {
+	if err != nil || len(kept) < 5 {
 		t.Fatalf("%d samples: %v", len(kept), err)
 	}
 	for _, sample := range kept {
