@@ -8,7 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // shortest is the least that a StorageClass may give a migration.
@@ -89,10 +88,8 @@ func (i *installation) migrate(v *corev1.PersistentVolume, to, leaves string) {
 // letPass waits until a VolumeAttachment is older than that, by the API server's stamp, which is in whole seconds.
 func (i *installation) letPass(attachment string, age time.Duration) {
 	i.t.Helper()
-	a, err := plane.Admin.StorageV1().VolumeAttachments().Get(i.t.Context(), attachment, metav1.GetOptions{})
-	i.must(err)
 	select {
-	case <-time.After(time.Until(a.CreationTimestamp.Add(age + time.Second))):
+	case <-time.After(time.Until(i.created(attachment).Add(age + time.Second))):
 	case <-i.t.Context().Done():
 		i.t.Fatal("interrupted")
 	}
