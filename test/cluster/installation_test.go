@@ -85,6 +85,7 @@ func prepare(t *testing.T, changes ...func(*installation, values)) *installation
 	i.must(os.WriteFile(i.in("driver.yaml"), []byte(i.chart.config), 0o600))
 	i.must(plane.MakeNamespace(t.Context(), i.namespace))
 	i.must(plane.Apply(t.Context(), i.chart.objects))
+	i.awaitRights()
 	if slices.ContainsFunc(i.chart.containers["csi-provisioner"].Env, func(v corev1.EnvVar) bool { return v.Name == "POD_NAME" }) {
 		i.pod = i.makePodOfController()
 	}

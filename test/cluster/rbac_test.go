@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -68,6 +69,48 @@ func forbiddenInLogs() error {
 	}
 	return errors.Join(faults...)
 }
+
+// awaitRights waits until the API server grants the account of the pod what its roles say. It hears of new roles and
+// bindings by watches, as everybody does: a request made at once may be refused, and one refusal is one too many.
+func (i *installation) awaitRights() {
+	i.t.Helper()
+	ofRelease := metav1.ListOptions{LabelSelector: "app.kubernetes.io/instance=" + i.class}
+	everywhere, err := plane.Admin.RbacV1().ClusterRoles().List(i.t.Context(), ofRelease)
+	i.must(err)
+	here, err := plane.Admin.RbacV1().Roles(i.namespace).List(i.t.Context(), ofRelease)
+	i.must(err)
+	if len(everywhere.Items) == 0 || len(here.Items) == 0 {
+		i.t.Fatal("the chart has no roles")
+	}
+	for _, role := range everywhere.Items {
+		i.awaitGrants("", role.Rules)
+	}
+	for _, role := range here.Items {
+		i.awaitGrants(role.Namespace, role.Rules)
+	}
+}
+
+func (i *installation) awaitGrants(namespace string, rules []rbacv1.PolicyRule) {
+	i.t.Helper()
+	for _, rule := range rules {
+		resource, sub, _ := strings.Cut(rule.Resources[0], "/")
+		asked := authorizationv1.ResourceAttributes{
+			Namespace: namespace, Verb: rule.Verbs[0], Group: rule.APIGroups[0], Resource: resource, Subresource: sub,
+			Name: strings.Join(rule.ResourceNames, ""), // none or one
+		}
+		i.poll("the API server knows the roles", plane.APIServer(), func(ctx context.Context) error {
+			answer, err := plane.Admin.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
+				Spec: authorizationv1.SubjectAccessReviewSpec{User: "system:serviceaccount:" + i.namespace + ":" + i.chart.account, ResourceAttributes: &asked},
+			}, metav1.CreateOptions{})
+			if err == nil && !answer.Status.Allowed {
+				err = fmt.Errorf("%w: %v", errNotGranted, asked)
+			}
+			return err
+		})
+	}
+}
+
+var errNotGranted = errors.New("not granted")
 
 // part of the pod is who has a role of its own, by the end of the role's name, and its User-Agent.
 func parts() map[string]string {
