@@ -166,7 +166,9 @@ func (l *Launcher) Keep(again func() bool, name, program string, args ...string)
 		return nil, fmt.Errorf("start %s: %w", name, errors.Join(err, log.Close()))
 	}
 	go func() {
-		for p.err = p.cmd.Wait(); l.restarted(p, log, program, args); p.err = p.cmd.Wait() {
+		p.err = p.cmd.Wait()
+		for l.restarted(p, log, program, args) {
+			p.err = p.cmd.Wait()
 		}
 		if p.err == nil {
 			p.err = errors.New("exit status 0")
