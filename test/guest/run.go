@@ -127,7 +127,7 @@ func (r *request) boot(ctx context.Context, module, work string) (machine.Result
 }
 
 // mostBoots: on a busy host one boot in ten ends in that panic.
-const mostBoots = 3
+const mostBoots = 6
 
 // start boots, and once more when the kernel never came as far as our command. Under software emulation a boot was
 // seen to end in a panic of the kernel's own timers, before anything of this project ran. What happens after that is never repeated.

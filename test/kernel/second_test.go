@@ -45,10 +45,10 @@ func newSecond(t *testing.T) *second {
 	return b
 }
 
-// dialAgent waits for a machine that boots, on a host that has other things to do.
+// dialAgent waits for a machine that boots, on a host that has other things to do, and may have to be booted more than once.
 func dialAgent(t *testing.T) *rpc.Client {
 	t.Helper()
-	ctx := within(t, 4*time.Minute)
+	ctx := within(t, 20*time.Minute)
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	dialer := net.Dialer{Timeout: 2 * time.Second}
