@@ -53,19 +53,30 @@ const ConsoleLog = "console.log"
 func Run(ctx context.Context, config Config) (Result, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, config.Timeout, fmt.Errorf("%w of %s", ErrTooLong, config.Timeout))
 	defer cancel()
-	if kvmLooksUsable(config.Verdicts) {
-		result, err := newRun(config, kvm).do(ctx)
-		if !errors.Is(err, errNoKVM) {
-			return result, explain(config, err)
-		}
-		rememberNoKVM(config.Verdicts)
-		if result.Boot > 0 { // the command has begun: running it twice could look like one good run
-			return result, explain(config, err)
-		}
-		_, _ = fmt.Fprintf(config.Notes, "guest: %v; going on without it (slower)\n", err)
-	}
-	result, err := newRun(config, tcg).do(ctx)
+	result, err := start(ctx, config, kvmLooksUsable(config.Verdicts))
 	return result, explain(config, err)
+}
+
+// start goes on without KVM when nothing was heard of the guest with it: it may fail in many ways, and software emulation shows
+// whose failure it is. A guest that has spoken is not run again: of a command that begins twice the second run could look good.
+func start(ctx context.Context, config Config, tryKVM bool) (Result, error) {
+	if !tryKVM {
+		return newRun(config, tcg).do(ctx)
+	}
+	with := newRun(config, kvm)
+	result, err := with.do(ctx)
+	if errors.Is(err, errNoKVM) {
+		rememberNoKVM(config.Verdicts)
+	}
+	if err == nil || with.last.Kind != "" || ctx.Err() != nil {
+		return result, err
+	}
+	_, _ = fmt.Fprintf(config.Notes, "guest: with KVM: %v; going on without it (slower)\n", err)
+	result, err = newRun(config, tcg).do(ctx)
+	if result.Boot > 0 {
+		rememberNoKVM(config.Verdicts)
+	}
+	return result, err
 }
 
 // explain adds what a person needs to find the cause: the end of the kernel's log and where the whole of it is.

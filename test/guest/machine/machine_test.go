@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,89 @@ import (
 	"github.com/rds-csi/rds-csi/test/guest/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// What the process that plays QEMU reads from its environment: the events that its guest sends with KVM and without.
+const (
+	withVariable    = "MACHINE_TEST_WITH_KVM"
+	withoutVariable = "MACHINE_TEST_WITHOUT_KVM"
+)
+
+func TestMain(m *testing.M) {
+	if with, ok := os.LookupEnv(withVariable); ok {
+		arguments, kinds := strings.Join(os.Args, " "), os.Getenv(withoutVariable)
+		if strings.Contains(arguments, "-accel kvm") {
+			kinds = with
+		}
+		if err := playQEMU(arguments, strings.Fields(kinds)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// playQEMU is a guest that says a few things and is switched off.
+func playQEMU(arguments string, kinds []string) error {
+	if len(kinds) == 0 {
+		return nil
+	}
+	port := regexp.MustCompile(`path=(\S*` + wire.PortEvents + `)`).FindStringSubmatch(arguments)
+	if port == nil {
+		return errors.New("no port for events")
+	}
+	events, err := net.Dial("unix", port[1])
+	if err != nil {
+		return err
+	}
+	for _, kind := range kinds {
+		if err := wire.Send(events, wire.Event{Nonce: "n", Kind: wire.Kind(kind)}); err != nil {
+			return err
+		}
+	}
+	return events.Close()
+}
+
+// KVM may be there and not work, and then anything can happen before the guest has spoken.
+func TestWithoutKVMWhereNothingWasHeardOfTheGuest(t *testing.T) {
+	whole := fmt.Sprint(wire.Ready, " ", wire.Exit, " ", wire.End)
+	for _, c := range []struct {
+		name, with, without string
+		want                error
+		by                  string
+		remembered          bool
+	}{
+		{"KVM works", whole, "", nil, "kvm", false},
+		{"KVM does not boot", "", whole, nil, "tcg", true},
+		{"KVM does not boot, and then the guest dies", "", string(wire.Ready), ErrDied, "tcg", true},
+		{"nothing boots", "", "", ErrNotBooted, "tcg", false},
+		{"set-up failed", string(wire.Fault), whole, ErrNotBooted, "kvm", false},
+		{"the guest died", string(wire.Ready), whole, ErrDied, "kvm", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			program, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(program, filepath.Join(dir, "qemu-system-x86_64")); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+			t.Setenv(withVariable, c.with)
+			t.Setenv(withoutVariable, c.without)
+			config := testConfig(t)
+			var notes strings.Builder
+			config.Notes, config.Verdicts = &notes, t.TempDir()
+			result, err := start(t.Context(), config, true)
+			if !errors.Is(err, c.want) || c.want == nil && err != nil || result.Accelerator != c.by {
+				t.Errorf("%v by %s instead of %v by %s", err, result.Accelerator, c.want, c.by)
+			}
+			if remembersNoKVM(config.Verdicts) != c.remembered || strings.Contains(notes.String(), "without it") != (c.by == "tcg") {
+				t.Errorf("remembered: %v; said: %s", remembersNoKVM(config.Verdicts), notes.String())
+			}
+		})
+	}
+}
 
 func TestVerdict(t *testing.T) {
 	other := errors.New("QEMU: exit status 1")
