@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -256,9 +257,22 @@ func (i *installation) awaitRenewed() {
 // watch before the list.
 func (i *installation) mustHaveBeenGone(since time.Time) {
 	i.t.Helper()
+	version := ""
+	i.poll("the controller has tried to go on and then listed the VolumeAttachments", plane.APIServer(), func(context.Context) (err error) {
+		version, err = i.listedAfter(since) // the log may have a request later than its answer was read
+		return err
+	})
+	i.mustBeGone(version)
+}
+
+var errNotListed = errors.New("it has not")
+
+// listedAfter is the version from which the controller wanted to go on before it listed the VolumeAttachments.
+func (i *installation) listedAfter(since time.Time) (version string, err error) {
+	i.t.Helper()
 	all, err := plane.Requests()
 	i.must(err)
-	version, asked := "", []string(nil)
+	var asked []string
 	for _, r := range all {
 		ours := strings.HasSuffix(r.User, ":"+i.chart.account) && strings.HasPrefix(r.Agent, "rds-csi")
 		if !ours || !r.Received.After(since) || r.Resource != "volumeattachments" {
@@ -271,11 +285,10 @@ func (i *installation) mustHaveBeenGone(since time.Time) {
 		case r.Verb == "watch" && version == "":
 			version = uri.Query().Get("resourceVersion")
 		case r.Verb == "list" && version != "" && r.Code == http.StatusOK:
-			i.mustBeGone(version)
-			return
+			return version, nil
 		}
 	}
-	i.t.Errorf("the controller has not tried to go on and then listed the VolumeAttachments: %v", asked)
+	return "", fmt.Errorf("%w: %v", errNotListed, asked)
 }
 
 // mustBeGone asserts that the API server answers 410 to whoever wants to go on from that version.
