@@ -3,7 +3,7 @@
 // Command guest runs a command on a real Linux kernel in QEMU, without root and without touching the host:
 //
 //	go run ./test/guest run [--timeout 10m] [--file host:guest]... [--out DIR] [--second] -- command args
-//	go run ./test/guest fetch     # only fetch the kernel
+//	go run ./test/guest fetch     # only fetch the kernel, which later runs have
 //
 // The command sees /bin/sh, the file-system tools of this host, the kernel's NVMe/TCP initiator and target, and the
 // files given. Its output appears here as it is printed, its exit status becomes this program's; 125 means that the

@@ -48,7 +48,11 @@ func fetch(ctx context.Context) (int, error) {
 	if err != nil {
 		return exitGuestFailed, err
 	}
-	linux, _, err := findKernel(ctx, module)
+	cache, err := cacheFolder(module)
+	if err != nil {
+		return exitGuestFailed, err
+	}
+	linux, err := kernel.Find(ctx, filepath.Join(cache, "kernels"), os.Stderr)
 	if err != nil {
 		return exitGuestFailed, err
 	}
@@ -56,14 +60,6 @@ func fetch(ctx context.Context) (int, error) {
 		return exitGuestFailed, fmt.Errorf("kernel %s: %w", linux.Release, err)
 	}
 	return 0, nil
-}
-
-func findKernel(ctx context.Context, module string) (linux *kernel.Kernel, cache string, err error) {
-	if cache, err = cacheFolder(module); err != nil {
-		return nil, "", err
-	}
-	linux, err = kernel.Find(ctx, filepath.Join(cache, "kernels"), os.Stderr)
-	return linux, cache, err
 }
 
 // run makes everything ready, boots, and gives the command's exit status.
@@ -100,7 +96,11 @@ func (r *request) note(format string, args ...any) {
 
 func (r *request) boot(ctx context.Context, module, work string) (machine.Result, error) {
 	var none machine.Result
-	linux, cache, err := findKernel(ctx, module)
+	cache, err := cacheFolder(module)
+	if err != nil {
+		return none, err
+	}
+	linux, err := kernel.Chosen(ctx, filepath.Join(cache, "kernels"), os.Stderr)
 	if err != nil {
 		return none, err
 	}

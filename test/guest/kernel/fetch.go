@@ -41,24 +41,65 @@ func (k *Kernel) Modules(ctx context.Context, names []string) ([]Module, error) 
 	return k.modules.resolve(ctx, names)
 }
 
+// chosenFile tells in the cache which kernel Find gave last, after the meta package that led to it.
+const chosenFile = "chosen"
+
+// Chosen gives the kernel that Find gave last, so that runs that belong together have the same one, whatever becomes of the
+// package lists meanwhile.
+func Chosen(ctx context.Context, cache string, log io.Writer) (*Kernel, error) {
+	if _, kernel, err := chosen(cache); err == nil {
+		return kernel, nil
+	}
+	return Find(ctx, cache, log)
+}
+
 // Find gives the newest kernel that the package lists offer, fetched now if the cache lacks it. Without package lists
 // the cache alone decides. What it does is told on log.
 func Find(ctx context.Context, cache string, log io.Writer) (*Kernel, error) {
+	before, last, none := chosen(cache)
 	for _, meta := range metaPackages() {
 		packages, err := resolve(ctx, meta)
+		if err != nil && none == nil && meta == before { // it had been there: the lists are being renewed, or were deleted
+			_, _ = fmt.Fprintf(log, "guest: %v; going on with %s, which %s names\n", err, last.Release, filepath.Join(cache, chosenFile))
+			return last, nil
+		}
 		if err != nil {
 			continue // this distribution has no such package
 		}
-		dir := filepath.Join(cache, packages[0].dirName())
-		if kernel, err := open(dir); err == nil {
-			return kernel, nil
+		dir := packages[0].dirName()
+		kernel, err := open(filepath.Join(cache, dir))
+		if err != nil {
+			if err := fetch(ctx, packages, filepath.Join(cache, dir), log); err != nil {
+				return nil, err
+			}
+			if kernel, err = open(filepath.Join(cache, dir)); err != nil {
+				return nil, err
+			}
 		}
-		if err := fetch(ctx, packages, dir, log); err != nil {
-			return nil, err
-		}
-		return open(dir)
+		return kernel, choose(cache, meta, dir)
 	}
 	return newestCached(cache)
+}
+
+func chosen(cache string) (meta string, kernel *Kernel, err error) {
+	text, err := os.ReadFile(filepath.Join(cache, chosenFile))
+	if err != nil {
+		return "", nil, err
+	}
+	meta, dir, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
+	kernel, err = open(filepath.Join(cache, filepath.Base(dir)))
+	return meta, kernel, err
+}
+
+// choose replaces the file at once: another run may be reading it.
+func choose(cache, meta, dir string) error {
+	f, err := os.CreateTemp(cache, chosenFile+"-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // after a failure
+	_, err = fmt.Fprintln(f, meta, dir)
+	return errors.Join(err, f.Close(), os.Rename(f.Name(), filepath.Join(cache, chosenFile)))
 }
 
 func newestCached(cache string) (*Kernel, error) {
@@ -177,7 +218,7 @@ func fetch(ctx context.Context, packages []debPackage, dir string, log io.Writer
 
 func download(ctx context.Context, p debPackage, dir string) error {
 	// As root apt wants to drop privileges for the download and complains when it cannot write here; it need not.
-	cmd := exec.CommandContext(ctx, "apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", p.name+"="+p.version)
+	cmd := exec.CommandContext(ctx, "apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3", p.name+"="+p.version)
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("apt-get download %s: %w: %s (old package lists? apt-get update)", p.name, err, out)
