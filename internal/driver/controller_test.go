@@ -292,7 +292,7 @@ func TestCallsForOneVolumeDoNotMeet_B16(t *testing.T) {
 
 func waitFor(t *testing.T, done func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(30 * time.Second)
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -300,7 +300,7 @@ func waitFor(t *testing.T, done func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			t.Fatal("it did not happen within 10 s")
+			t.Fatal("it did not happen within 30 s")
 		}
 	}
 }

@@ -132,6 +132,7 @@ func TestARestartNeitherLosesNorDoublesACopy(t *testing.T) {
 // checkCopy: it holds what its source did, nothing but the marks of a snapshot is left beside it, and all can be attached.
 func (r *rig) checkCopy(made, target string) {
 	r.t.Helper()
+	waitFor(r.t, func() bool { return r.server.Device.Jobs() == 0 }) // it takes its claim away last
 	data, err := os.ReadFile(r.image(made))
 	if err != nil || !strings.HasPrefix(string(data), "before") {
 		r.t.Errorf("%s does not hold what its source did: %v", made, err)
