@@ -168,9 +168,8 @@ func (s *scene) copied(n int, snapshot *csi.Snapshot) {
 // process is a controller of its own.
 type process struct {
 	csi.ControllerClient
-	t    *testing.T
-	cmd  *exec.Cmd
-	conn *grpc.ClientConn
+	t   *testing.T
+	cmd *exec.Cmd
 }
 
 // controllerVariable tells a process that it is to be one, and whose.
@@ -195,10 +194,10 @@ func (s *scene) launch() *process {
 		_, _ = p.cmd.Process.Kill(), p.cmd.Wait()
 	})
 	eventually(s.t, "a controller serves", func() bool { _, err := os.Stat(job.Socket); return err == nil })
-	p.conn, err = grpc.NewClient("unix:"+job.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	conn, err := grpc.NewClient("unix:"+job.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
 	must(s.t, err)
-	s.t.Cleanup(func() { _ = p.conn.Close() })
-	p.ControllerClient = csi.NewControllerClient(p.conn)
+	s.t.Cleanup(func() { _ = conn.Close() })
+	p.ControllerClient = csi.NewControllerClient(conn)
 	return p
 }
 
