@@ -207,8 +207,12 @@ func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// sayTest shows that something goes on in a guest, where one package takes minutes.
+// sayTest shows that something goes on in a guest or a cluster, where one package takes minutes, and what the cluster has to
+// say of a run that passes: that a controller was started again, for one.
 func sayTest(e event) {
+	if e.Action == "output" && strings.HasPrefix(e.Output, "cluster: ") {
+		fmt.Print("      ", e.Output)
+	}
 	if e.Test == "" || strings.Contains(e.Test, "/") {
 		return
 	}
