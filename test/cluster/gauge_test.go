@@ -90,10 +90,13 @@ func TestGaugeSurvivesKills(t *testing.T) {
 		}
 	}
 	s.await(t, "16")
+	// All of these may fall between two scrapes. This one is over when Prometheus has recorded it.
+	i.controller.Kill()
+	recorded.await(t, `up{job="controller"} == 0`, some)
+	s.await(t, refused)
+	i.startController()
+	s.await(t, "16")
 	s.only(t, mark, "16")
-	if !says(s.from(mark), refused) {
-		t.Errorf("no scrape fell into any of the restarts: nothing was tested: %v", s.from(mark))
-	}
 	recorded.only(t, sixteen)
 }
 
@@ -119,9 +122,11 @@ func watched(t *testing.T, address string) watcher {
 		}
 	})
 	w := watcher{server: s, since: time.Now()}
-	w.await(t, gauge, func(got []prometheus.Sample) bool { return len(got) == 1 })
+	w.await(t, gauge, some)
 	return w
 }
+
+func some(got []prometheus.Sample) bool { return len(got) > 0 }
 
 func (w watcher) await(t *testing.T, expr string, wanted func([]prometheus.Sample) bool) {
 	t.Helper()
@@ -132,29 +137,19 @@ func (w watcher) await(t *testing.T, expr string, wanted func([]prometheus.Sampl
 	}
 }
 
-// only asserts on all that Prometheus has kept: no other number, and times of which it knows nothing.
+// only asserts on all that Prometheus has kept: no other number.
 func (w watcher) only(t *testing.T, want float64) {
 	t.Helper()
 	w.await(t, gauge, func(got []prometheus.Sample) bool { return len(got) == 1 && got[0].Value == want })
-	within := time.Since(w.since) + time.Second
-	kept, err := w.server.Samples(t.Context(), gauge, within)
-	if err != nil || len(kept) < 5 {
-		t.Fatalf("%d samples: %v", len(kept), err)
+	w.await(t, "count_over_time("+gauge+"[1h]) >= 5", some)
+	kept, err := w.server.Samples(t.Context(), gauge, time.Since(w.since)+time.Second)
+	if err != nil {
+		t.Fatal(err)
 	}
 	for _, sample := range kept {
 		if sample.Value != want {
 			t.Errorf("Prometheus has %s at %s", sample, sample.Time.Format(time.StampMilli))
 		}
-	}
-	missed := 0
-	up, err := w.server.Samples(t.Context(), `up{job="controller"}`, within)
-	for _, sample := range up {
-		if sample.Value == 0 {
-			missed++
-		}
-	}
-	if err != nil || missed == 0 {
-		t.Errorf("none of %d scrapes of Prometheus fell into a restart: %v", len(up), err)
 	}
 	rules, err := w.server.Rules(t.Context())
 	for _, r := range rules {
@@ -165,7 +160,7 @@ func (w watcher) only(t *testing.T, want float64) {
 	if err != nil || len(rules) == 0 {
 		t.Errorf("%d rules: %v", len(rules), err)
 	}
-	t.Logf("Prometheus: %d samples, %d of %d scrapes fell into restarts", len(kept), missed, len(up))
+	t.Logf("Prometheus: %d samples", len(kept))
 }
 
 // says whether a record has a stretch of that.
