@@ -15,6 +15,7 @@ import (
 
 const (
 	connectLimit = 2 * time.Minute // for callers without a deadline
+	openLimit    = 5 * time.Second // that there is no device the kernel says at once, or when it has looked for a driver of it
 	rescanMax    = 3
 )
 
@@ -111,7 +112,7 @@ func (i *Initiator) refused(ctx context.Context, t Target, err error) error {
 	return fmt.Errorf("%w: %w (the kernel log says more; is the target up, exported under this NQN, and open to this host?)", ErrRefused, err)
 }
 
-// await returns the block device once it is there. The kernel scans namespaces
+// await returns the block device once it is there and can be opened. The kernel scans namespaces
 // after the connect has returned, and a target's notice of a new one can get
 // lost (NetApp/trident#1159): then it is told to scan again, a few times.
 func (i *Initiator) await(ctx context.Context, t Target) (ns Namespace, err error) {
@@ -122,7 +123,8 @@ func (i *Initiator) await(ctx context.Context, t Target) (ns Namespace, err erro
 		controllers, ns, last = i.look(t.NQN)
 		switch {
 		case last == nil:
-			return true, nil
+			last = i.opens(ctx, ns)
+			return last == nil, nil
 		case errors.Is(last, ErrNoNamespace):
 			if time.Now().After(next) {
 				if rescans == rescanMax {
@@ -143,6 +145,19 @@ func (i *Initiator) await(ctx context.Context, t Target) (ns Namespace, err erro
 		err = fmt.Errorf("%w, last seen: %w", err, last)
 	}
 	return ns, err
+}
+
+// opens is an error while the kernel has no device for the number yet: it shows a new disk in sysfs and in /dev a moment
+// before it opens it (device_add and bdev_add in block/genhd.c, Linux 6.12). Whatever else an open comes to, the device is
+// there. One that hangs is under a silent target; who uses the device meets that under a deadline of his own.
+func (i *Initiator) opens(outer context.Context, ns Namespace) error {
+	ctx, cancel := context.WithTimeout(outer, i.openLimit)
+	defer cancel()
+	err := i.lanes.Do(ctx, "device "+ns.DevicePath, func() error { return i.kernel.open(ns.DevicePath) }, nil)
+	if errors.Is(err, syscall.ENXIO) || vanished(err) || (err != nil && outer.Err() != nil) {
+		return fmt.Errorf("%s: %s was not opened yet: %w", ns.NQN, ns.Name, err)
+	}
+	return nil
 }
 
 func (i *Initiator) rescan(ctx context.Context, nqn string, controllers []controller, why string) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -239,6 +240,59 @@ func TestRescansAreBounded(t *testing.T) {
 // A silent target holds the write in the kernel. The caller leaves at his
 // deadline, a second caller starts no second write, and a connect that comes
 // about late is found by the next Connect and taken down by a Disconnect.
+// The kernel shows a disk before it opens it.
+func TestConnectWaitsUntilTheDeviceOpens(t *testing.T) {
+	for name, early := range map[string]error{"no device behind the node": syscall.ENXIO, "no node": syscall.ENOENT} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			opened := 0
+			m.onOpen = func(path string) error {
+				if opened++; opened < 3 {
+					return &os.PathError{Op: "open", Path: path, Err: early}
+				}
+				return nil
+			}
+			if _, err := m.initiator().Connect(t.Context(), target(nqn1), Options{}); err != nil || opened != 3 {
+				t.Errorf("%d opens: %v", opened, err)
+			}
+			if connects, writes := m.log(); len(connects) != 1 || len(writes) != 0 {
+				t.Errorf("%v %v", connects, writes)
+			}
+		})
+	}
+	t.Run("never", func(t *testing.T) {
+		m := newMachine(t)
+		m.onOpen = func(path string) error { return &os.PathError{Op: "open", Path: path, Err: syscall.ENXIO} }
+		_, err := m.initiator().Connect(within(t, 50*time.Millisecond), target(nqn1), Options{})
+		if !errors.Is(err, ErrTimeout) || !strings.Contains(err.Error(), "nvme0n1 was not opened") {
+			t.Error(err)
+		}
+	})
+}
+
+// A device that is there and whose open hangs, or fails as something there can, is the business of who uses it. However
+// often a silent target's device is asked for, one open hangs.
+func TestConnectLeavesADeviceThatDoesNotOpenToItsUser(t *testing.T) {
+	m := newMachine(t)
+	hang := make(chan struct{})
+	var opened atomic.Int32
+	m.onOpen = func(string) error { opened.Add(1); <-hang; return syscall.EIO }
+	i := m.initiator()
+	for range 3 {
+		if _, err := i.Connect(t.Context(), target(nqn1), Options{}); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := opened.Load(); n != 1 {
+		t.Errorf("%d opens at once", n)
+	}
+	close(hang)
+	i.openLimit = time.Minute
+	if _, err := i.Connect(t.Context(), target(nqn1), Options{}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestConnectThatOutlivesItsCallerLeaksNothing(t *testing.T) {
 	m := newMachine(t)
 	i := m.initiator()

@@ -16,12 +16,13 @@ type kernel struct {
 	fabrics func(path, options string) (reply string, err error)
 	write   func(dir *os.Root, attribute, value string) error
 	claim   func(path string) (io.Closer, error)
+	open    func(path string) error
 	number  func(path string) (major, minor uint32, err error)
 	mknod   func(path string, major, minor uint32) error
 }
 
 func linux() kernel {
-	return kernel{fabrics: writeFabrics, write: writeAttribute, claim: claim, number: deviceNumber, mknod: mknod}
+	return kernel{fabrics: writeFabrics, write: writeAttribute, claim: claim, open: open, number: deviceNumber, mknod: mknod}
 }
 
 // writeFabrics hands one option string to the kernel, which connects before the
@@ -78,6 +79,15 @@ func writeAttribute(dir *os.Root, attribute, value string) error {
 // the kernel itself, no list of processes (B8).
 func claim(path string) (io.Closer, error) {
 	return os.OpenFile(path, os.O_RDONLY|unix.O_EXCL, 0)
+}
+
+// open opens a block device and closes it again; it neither claims it nor reads from it.
+func open(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // deviceNumber is the number of the block device node at path.

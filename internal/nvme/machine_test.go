@@ -32,6 +32,7 @@ type machine struct {
 	onFabrics   func(options string) error     // before a connect takes effect
 	onWrite     func(controller, attr string)  // before a write takes effect
 	onClaim     func(path string)              // before a claim is decided
+	onOpen      func(path string) error        // what an open comes to
 	onReplaced  func(controller string) string // what a deletion leaves of the subsystem
 }
 
@@ -50,8 +51,8 @@ func (m *machine) initiator() *Initiator {
 		SysRoot: filepath.Join(m.dir, "sys"), DevRoot: filepath.Join(m.dir, "dev"),
 		Host: Host{NQN: hostNQN, ID: "6f1f5d4e-0000-5000-8000-000000000001"},
 	})
-	i.kernel = kernel{fabrics: m.fabrics, write: m.write, claim: m.claim, number: m.number, mknod: m.mknod}
-	i.tick, i.settle, i.rescanAfter, i.claimLimit = time.Millisecond, 20*time.Millisecond, 5*time.Millisecond, 10*time.Millisecond
+	i.kernel = kernel{fabrics: m.fabrics, write: m.write, claim: m.claim, open: m.open, number: m.number, mknod: m.mknod}
+	i.tick, i.settle, i.rescanAfter, i.claimLimit, i.openLimit = time.Millisecond, 20*time.Millisecond, 5*time.Millisecond, 10*time.Millisecond, 10*time.Millisecond
 	return i
 }
 
@@ -266,6 +267,13 @@ func (m *machine) claim(path string) (io.Closer, error) {
 		defer m.mu.Unlock()
 		m.unclaimed++
 	}), nil
+}
+
+func (m *machine) open(path string) error {
+	if m.onOpen != nil {
+		return m.onOpen(path)
+	}
+	return nil
 }
 
 // number reads a device node, which in this tree is a file that holds a number.

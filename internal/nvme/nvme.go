@@ -98,11 +98,12 @@ type Initiator struct {
 	cfg    Config
 	log    *slog.Logger
 	kernel kernel
-	lanes  lane.Set      // one kernel operation at a time per NQN and per target address
+	lanes  lane.Set      // one kernel operation at a time per NQN, per target address and per device that is opened
 	tick   time.Duration // how often sysfs is looked at without an event
 	settle time.Duration // how long a subsystem may outlive its last controller
 
 	claimLimit  time.Duration // how long an exclusive open may take
+	openLimit   time.Duration // how long any other open may take to say that there is no device
 	rescanAfter time.Duration // without a device; then twice as long each time
 	growLimit   time.Duration // for a device to get its size
 }
@@ -129,7 +130,7 @@ func New(cfg Config) *Initiator {
 	}
 	return &Initiator{
 		cfg: cfg, log: cfg.Logger, kernel: linux(), lanes: lane.Set{Overdue: ErrTimeout},
-		tick: 200 * time.Millisecond, settle: 5 * time.Second, claimLimit: claimLimit, rescanAfter: time.Second, growLimit: growLimit,
+		tick: 200 * time.Millisecond, settle: 5 * time.Second, claimLimit: claimLimit, openLimit: openLimit, rescanAfter: time.Second, growLimit: growLimit,
 	}
 }
 

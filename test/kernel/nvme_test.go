@@ -337,10 +337,15 @@ func TestManyVolumesComeAndGo(t *testing.T) {
 	for n := range 6 {
 		e := newExport(t, fmt.Sprintf("disk-%d", n), 16*mib)
 		all.Go(func() {
-			for range 3 {
+			for range 10 {
 				ns, err := i.Connect(soon(t), e.target(), nvme.Options{})
 				if err != nil || ns.UUID != strings.TrimSpace(readQuietly(e.namespace()+"/device_uuid")) {
 					t.Errorf("%+v %v", ns, err)
+				}
+				if f, err := os.Open(ns.DevicePath); err != nil {
+					t.Errorf("connected, and not to be opened: %v", err)
+				} else if err := f.Close(); err != nil {
+					t.Error(err)
 				}
 				if err := i.Disconnect(soon(t), e.nqn); err != nil {
 					t.Error(err)
