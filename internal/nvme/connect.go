@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"net/netip"
 	"strconv"
@@ -15,7 +14,7 @@ import (
 
 const (
 	connectLimit = 2 * time.Minute // for callers without a deadline
-	openLimit    = 5 * time.Second // that there is no device the kernel says at once, or when it has looked for a driver of it
+	openLimit    = 5 * time.Second // an open that finds no device fails at once, or when the kernel has looked for a module
 	rescanMax    = 3
 )
 
@@ -106,15 +105,16 @@ func (i *Initiator) refused(ctx context.Context, t Target, err error) error {
 		}
 		return fmt.Errorf("%w: the kernel says it is connected already, sysfs does not show it: %w", ErrRefused, err)
 	}
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ENXIO) {
+	if noDevice(err) {
 		return fmt.Errorf("%w: load the kernel module nvme-tcp on this node: %w", ErrUnsupported, err)
 	}
 	return fmt.Errorf("%w: %w (the kernel log says more; is the target up, exported under this NQN, and open to this host?)", ErrRefused, err)
 }
 
-// await returns the block device once it is there and can be opened. The kernel scans namespaces
-// after the connect has returned, and a target's notice of a new one can get
-// lost (NetApp/trident#1159): then it is told to scan again, a few times.
+// await returns the block device once it is there and can be opened. The kernel
+// scans namespaces after the connect has returned, and a target's notice of a new
+// one can get lost (NetApp/trident#1159): then it is told to scan again, a few
+// times.
 func (i *Initiator) await(ctx context.Context, t Target) (ns Namespace, err error) {
 	var last error
 	rescans, next := 0, time.Now().Add(i.rescanAfter)
@@ -154,7 +154,7 @@ func (i *Initiator) opens(outer context.Context, ns Namespace) error {
 	ctx, cancel := context.WithTimeout(outer, i.openLimit)
 	defer cancel()
 	err := i.lanes.Do(ctx, "device "+ns.DevicePath, func() error { return i.kernel.open(ns.DevicePath) }, nil)
-	if errors.Is(err, syscall.ENXIO) || vanished(err) || (err != nil && outer.Err() != nil) {
+	if noDevice(err) || (err != nil && outer.Err() != nil) {
 		return fmt.Errorf("%s: %s was not opened yet: %w", ns.NQN, ns.Name, err)
 	}
 	return nil

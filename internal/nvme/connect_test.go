@@ -237,9 +237,6 @@ func TestRescansAreBounded(t *testing.T) {
 	}
 }
 
-// A silent target holds the write in the kernel. The caller leaves at his
-// deadline, a second caller starts no second write, and a connect that comes
-// about late is found by the next Connect and taken down by a Disconnect.
 // The kernel shows a disk before it opens it.
 func TestConnectWaitsUntilTheDeviceOpens(t *testing.T) {
 	for name, early := range map[string]error{"no device behind the node": syscall.ENXIO, "no node": syscall.ENOENT} {
@@ -293,6 +290,9 @@ func TestConnectLeavesADeviceThatDoesNotOpenToItsUser(t *testing.T) {
 	}
 }
 
+// A silent target holds the write in the kernel. The caller leaves at his
+// deadline, a second caller starts no second write, and a connect that comes
+// about late is found by the next Connect and taken down by a Disconnect.
 func TestConnectThatOutlivesItsCallerLeaksNothing(t *testing.T) {
 	m := newMachine(t)
 	i := m.initiator()

@@ -112,7 +112,7 @@ func (i *Initiator) claimDisk(ctx context.Context, nqn string, d disk) (io.Close
 	switch {
 	case errors.Is(err, syscall.EBUSY):
 		return nil, fmt.Errorf("%w: %s is mounted or claimed; unmount it first", ErrInUse, d.name)
-	case errors.Is(err, syscall.ENXIO), vanished(err):
+	case noDevice(err):
 		return nil, nil // it has just gone
 	case err != nil:
 		return nil, fmt.Errorf("cannot tell whether %s is in use: %w", d.name, err)

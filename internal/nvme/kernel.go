@@ -90,6 +90,9 @@ func open(path string) error {
 	return f.Close()
 }
 
+// noDevice: what was to be opened has no node, or the kernel no device for its number.
+func noDevice(err error) bool { return errors.Is(err, unix.ENXIO) || vanished(err) }
+
 // deviceNumber is the number of the block device node at path.
 func deviceNumber(path string) (major, minor uint32, err error) {
 	var st unix.Stat_t

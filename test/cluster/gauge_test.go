@@ -92,7 +92,7 @@ func TestGaugeSurvivesKills(t *testing.T) {
 	s.await(t, "16")
 	// All of these may fall between two scrapes. This one is over when Prometheus has recorded it.
 	i.controller.Kill()
-	recorded.await(t, `up{job="controller"} == 0`, some)
+	recorded.await(t, `up{job="controller"} == 0`, one)
 	s.await(t, refused)
 	i.startController()
 	s.await(t, "16")
@@ -122,11 +122,11 @@ func watched(t *testing.T, address string) watcher {
 		}
 	})
 	w := watcher{server: s, since: time.Now()}
-	w.await(t, gauge, some)
+	w.await(t, gauge, one)
 	return w
 }
 
-func some(got []prometheus.Sample) bool { return len(got) > 0 }
+func one(got []prometheus.Sample) bool { return len(got) == 1 }
 
 func (w watcher) await(t *testing.T, expr string, wanted func([]prometheus.Sample) bool) {
 	t.Helper()
@@ -140,8 +140,8 @@ func (w watcher) await(t *testing.T, expr string, wanted func([]prometheus.Sampl
 // only asserts on all that Prometheus has kept: no other number.
 func (w watcher) only(t *testing.T, want float64) {
 	t.Helper()
-	w.await(t, gauge, func(got []prometheus.Sample) bool { return len(got) == 1 && got[0].Value == want })
-	w.await(t, "count_over_time("+gauge+"[1h]) >= 5", some)
+	w.await(t, gauge, func(got []prometheus.Sample) bool { return one(got) && got[0].Value == want })
+	w.await(t, "count_over_time("+gauge+"[1h]) >= 5", one)
 	kept, err := w.server.Samples(t.Context(), gauge, time.Since(w.since)+time.Second)
 	if err != nil {
 		t.Fatal(err)
@@ -161,16 +161,6 @@ func (w watcher) only(t *testing.T, want float64) {
 		t.Errorf("%d rules: %v", len(rules), err)
 	}
 	t.Logf("Prometheus: %d samples", len(kept))
-}
-
-// says whether a record has a stretch of that.
-func says(record []stretch, what string) bool {
-	for _, stretch := range record {
-		if stretch.said == what {
-			return true
-		}
-	}
-	return false
 }
 
 // Detached ones leave the number one by one, and a restart in between brings none back.

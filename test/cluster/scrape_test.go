@@ -183,6 +183,16 @@ func (s *scraper) from(mark int) []stretch {
 	return append([]stretch(nil), s.record[mark:]...)
 }
 
+// says whether a record has a stretch of that.
+func says(record []stretch, what string) bool {
+	for _, stretch := range record {
+		if stretch.said == what {
+			return true
+		}
+	}
+	return false
+}
+
 // mark is where the record stands.
 func (s *scraper) mark() int {
 	s.mu.Lock()
